@@ -1,0 +1,39 @@
+"""Errors that rlprune raises on purpose; each says what is wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+
+class RlpruneError(Exception):
+    """Base of every error that rlprune raises on purpose."""
+
+
+class StructureError(RlpruneError):
+    """The network's structure cannot be traced, or a traced assumption does not hold."""
+
+
+class PlanError(RlpruneError, ValueError):
+    """A plan is malformed or does not fit the network it is applied to."""
+
+
+class BudgetError(RlpruneError):
+    """A budget is malformed, or its function raised or returned something unusable."""
+
+
+class InfeasibleBudgetError(BudgetError):
+    """No plan can meet the budgets."""
+
+
+class DataError(RlpruneError):
+    """A data set is missing, malformed, or does not fit the network."""
+
+
+class ConfigError(RlpruneError, ValueError):
+    """A configuration names something unknown or holds a value outside its range."""
+
+
+class CheckpointError(RlpruneError):
+    """A checkpoint is missing, unreadable, or does not fit the network."""
+
+
+class ScoreError(RlpruneError):
+    """A quality score raised or is not a finite number."""
