@@ -1,0 +1,42 @@
+"""Budgets: what a network may cost, and how the cost is measured.
+
+A budget is a name, a function of the network that returns a number, and a limit. Built in are
+MACs, parameters, bytes, peak activation memory and measured latency; any function of
+``(model, example_inputs)`` is one too.
+"""
+
+from __future__ import annotations
+
+from rlprune.budgets.base import Budget, ResolvedBudget
+from rlprune.budgets.config import METRICS, from_config, parse, resolve
+from rlprune.budgets.latency import Latency
+from rlprune.budgets.limits import Limit
+from rlprune.budgets.metrics import (
+    Bytes,
+    Macs,
+    Params,
+    PeakMemory,
+    count_bytes,
+    count_macs,
+    count_params,
+    peak_memory,
+)
+
+__all__ = [
+    "METRICS",
+    "Budget",
+    "Bytes",
+    "Latency",
+    "Limit",
+    "Macs",
+    "Params",
+    "PeakMemory",
+    "ResolvedBudget",
+    "count_bytes",
+    "count_macs",
+    "count_params",
+    "from_config",
+    "parse",
+    "peak_memory",
+    "resolve",
+]

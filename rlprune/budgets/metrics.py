@@ -1,0 +1,155 @@
+"""Deterministic metrics of a network and the budgets built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from rlprune.budgets.base import Budget, CostFunction, Estimate
+from rlprune.budgets.tracing import LifetimeRun, ShapeRun, run_shapes
+from rlprune.errors import BudgetError
+from rlprune.inputs import ExampleInputs, batch_of, batch_size, map_tensors
+
+if TYPE_CHECKING:
+    from rlprune.structure import Groups
+
+
+def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> float:
+    """Multiply-accumulates of one sample's forward pass.
+
+    Counts what convolutions, linear layers, matrix products, scaled dot-product attention and
+    recurrent layers multiply; biases, normalisation, activations and pooling count as nothing.
+    The arithmetic itself is skipped, so the cost is that of Python and element-wise work.
+
+    Args:
+        model: The network; its training flags are left as they were.
+        example_inputs: What it is called with; the count is divided by their batch size.
+
+    Returns:
+        Multiply-accumulates per sample.
+    """
+    run = ShapeRun()
+    run_shapes(run, model, example_inputs)
+    return run.macs / batch_size(example_inputs)
+
+
+def count_params(model: nn.Module, example_inputs: ExampleInputs | None = None) -> float:
+    """Number of parameters; a parameter shared by several modules counts once."""
+    return float(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def count_bytes(model: nn.Module, example_inputs: ExampleInputs | None = None) -> float:
+    """Bytes of parameters and buffers (normalisation statistics included), shared ones once."""
+    tensors = {id(item): item for item in (*model.parameters(), *model.buffers())}
+    return float(sum(item.numel() * item.element_size() for item in tensors.values()))
+
+
+def peak_memory(model: nn.Module, example_inputs: ExampleInputs) -> float:
+    """Largest number of activation bytes alive at once in one eval-mode forward.
+
+    Follows the storages of the inputs and of every operator's result from birth to release.
+    Parameters and buffers, and scratch space inside an operator, do not count.
+
+    Args:
+        model: The network; its training flags are left as they were.
+        example_inputs: What it is called with, at the batch size of interest.
+
+    Returns:
+        Bytes; the same number on every run.
+    """
+    inputs = map_tensors(example_inputs, torch.clone)
+    run = LifetimeRun(model, inputs)
+    run_shapes(run, model, inputs)
+    return float(run.peak)
+
+
+class Metric(Budget):
+    """Base of the built-in budgets: a fixed function, limits relative by default."""
+
+    fractions: ClassVar[bool] = True
+    guarded: ClassVar[bool] = False
+    function: ClassVar[Callable[..., float]]
+    key: ClassVar[str] = ""
+
+    def __init__(self, limit: float | str = 0.5, name: str | None = None) -> None:
+        super().__init__(type(self).function, limit, name or self.key)
+
+
+class Macs(Metric):
+    """Multiply-accumulates per sample.
+
+    Args:
+        limit: Share of the dense value (``0.5``, ``"50%"``) or an absolute count (``60e6``,
+            ``"60M"``).
+        name: Shown in reports.
+    """
+
+    unit: ClassVar[str] = "MACs"
+    key: ClassVar[str] = "macs"
+    function = staticmethod(count_macs)
+
+    def _estimate(self, groups: Groups) -> Estimate | None:
+        return groups.macs
+
+
+class Params(Metric):
+    """Number of parameters.
+
+    Args:
+        limit: Share of the dense value (``0.2``, ``"20%"``) or an absolute count (``1e6``,
+            ``"1M"``).
+        name: Shown in reports.
+    """
+
+    unit: ClassVar[str] = "parameters"
+    key: ClassVar[str] = "params"
+    function = staticmethod(count_params)
+
+    def _estimate(self, groups: Groups) -> Estimate | None:
+        return groups.params
+
+
+class Bytes(Metric):
+    """Bytes of parameters and buffers.
+
+    Args:
+        limit: Share of the dense value (``0.2``, ``"20%"``) or an absolute size (``2e6``,
+            ``"2 MB"``).
+        name: Shown in reports.
+    """
+
+    unit: ClassVar[str] = "bytes"
+    key: ClassVar[str] = "bytes"
+    function = staticmethod(count_bytes)
+
+
+class PeakMemory(Metric):
+    """Peak activation memory of one forward pass.
+
+    Args:
+        limit: Share of the dense value (``0.5``, ``"50%"``) or an absolute size (``1e6``,
+            ``"1 MB"``).
+        batch_size: Samples in the forward pass.
+        name: Shown in reports.
+    """
+
+    unit: ClassVar[str] = "bytes"
+    key: ClassVar[str] = "peak_memory"
+    function = staticmethod(peak_memory)
+
+    def __init__(
+        self, limit: float | str = 0.5, batch_size: int = 1, name: str | None = None
+    ) -> None:
+        super().__init__(limit, name)
+        if batch_size < 1:
+            raise BudgetError(
+                f"budget {self.name!r}: batch_size must be at least 1, got {batch_size}"
+            )
+        self.batch_size = batch_size
+
+    def _bind(self, model: nn.Module, example_inputs: ExampleInputs) -> CostFunction:
+        inputs = batch_of(example_inputs, self.batch_size)
+        return lambda candidate, _: peak_memory(candidate, inputs)
