@@ -37,3 +37,7 @@ class CheckpointError(RlpruneError):
 
 class ScoreError(RlpruneError):
     """A quality score raised or is not a finite number."""
+
+
+class TrainingError(RlpruneError):
+    """Training cannot go on: the loss is not finite, or a record on disk belongs to another run."""

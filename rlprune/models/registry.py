@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from rlprune.errors import ConfigError
+from rlprune.locate import locate
 
 Builder = Callable[..., nn.Module]
 _B = TypeVar("_B", bound=Builder)
@@ -138,20 +138,7 @@ def _call(builder: Builder, name: str, num_classes: int | None, kwargs: dict) ->
 
 
 def _resolve(path: str) -> Builder:
-    module_name, _, attribute = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"model {path!r}: cannot import {module_name!r} ({error}); is its folder on PYTHONPATH "
-            "or the package installed?"
-        ) from error
-    try:
-        target = getattr(module, attribute)
-    except AttributeError as error:
-        near = difflib.get_close_matches(attribute, dir(module), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ConfigError(f"model {path!r}: {module_name!r} has no {attribute!r}{hint}") from error
+    target = locate(path)
     if not callable(target):
         raise ConfigError(f"model {path!r} is a {type(target).__name__}, expected a callable")
     return target

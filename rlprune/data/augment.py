@@ -1,0 +1,68 @@
+"""Random crop and horizontal flip for a whole batch at once, from an explicit generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlprune.errors import ConfigError
+
+AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
+"""``none``; ``crop``: pad and crop; ``crop_flip``: and mirror; ``imagenet``: RandomResizedCrop and
+mirror on the original images, which are then streamed instead of held in memory."""
+
+BATCHED = ("crop", "crop_flip")
+"""Those that ``augment`` applies to a batch of tensors."""
+
+
+def check_augmentation(name: str) -> str:
+    """Return ``name`` if it is an augmentation.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if name not in AUGMENTATIONS:
+        raise ConfigError(
+            f"augmentation {name!r} is unknown; choose one of {', '.join(AUGMENTATIONS)}"
+        )
+    return name
+
+
+def padding_for(size: int) -> int:
+    """Padding of the random crop: an eighth of the image, 4 for 32 x 32 (He et al. 2015)."""
+    return max(1, size // 8)
+
+
+def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
+    """Crop (and mirror) every image of a batch at random.
+
+    A crop from the reflect-padded image is one gather with reflected indices, so nothing is
+    padded in memory.
+
+    Args:
+        images: ``[N, C, H, W]``, any type.
+        augmentation: ``crop`` or ``crop_flip``; anything else returns ``images``.
+        generator: CPU generator; three draws per image decide everything.
+
+    Returns:
+        A tensor of the same shape and type, on the same device.
+    """
+    if augmentation not in BATCHED:
+        return images
+    n, channels, height, width = images.shape
+    pad_y, pad_x = padding_for(height), padding_for(width)
+    down = torch.randint(-pad_y, pad_y + 1, (n, 1), generator=generator)
+    right = torch.randint(-pad_x, pad_x + 1, (n, 1), generator=generator)
+    rows = _reflect(torch.arange(height) + down, height)
+    columns = _reflect(torch.arange(width) + right, width)
+    if augmentation == "crop_flip":
+        mirrored = torch.rand((n, 1), generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    positions = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, height * width)
+    positions = positions.to(images.device, non_blocking=True).expand(n, channels, -1)
+    return images.reshape(n, channels, -1).gather(2, positions).view(images.shape)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    last = size - 1
+    return last - (last - index.abs()).abs()

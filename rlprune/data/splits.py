@@ -1,0 +1,259 @@
+"""The two forms a split is held in: tensors in memory, or a data set read sample by sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rlprune.data.augment import BATCHED, augment
+from rlprune.errors import DataError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Split(Protocol):
+    """A set of labelled samples that yields batches, the same ones for the same seed."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Labels ``[N]`` where they are known without reading the samples."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor) -> Split:
+        """The samples at ``indices``, in that order."""
+
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        augmentation: str = "none",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
+        """Normalised batches of the samples at ``order``; ``seed`` decides the augmentation."""
+
+
+class Normalise:
+    """Turn stored samples into network inputs: uint8 to [0, 1], then ``(x - mean) / std``.
+
+    Args:
+        mean: Per-channel mean, or None.
+        std: Per-channel standard deviation, or None.
+    """
+
+    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        self.mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
+        self.std = None if std is None else torch.tensor(std, dtype=torch.float32)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise DataError when mean or std do not fit samples of ``shape``."""
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if value is not None and value.numel() not in (1, shape[0]):
+                raise DataError(
+                    f"{name} has {value.numel()} values but samples of shape {tuple(shape)} have "
+                    f"{shape[0]} channels; give one value, or one per channel"
+                )
+        if self.std is not None and not bool((self.std > 0).all()):
+            raise DataError(f"std must be positive, got {self.std.tolist()}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise ``[N, C, ...]``; integer types other than uint8 (tokens) pass unchanged."""
+        if x.dtype != torch.uint8 and not x.is_floating_point():
+            return x
+        scale = 255.0 if x.dtype == torch.uint8 else 1.0
+        if self.mean is None and self.std is None:
+            return x.float() / scale if scale != 1.0 else x
+        mean = self.mean if self.mean is not None else torch.zeros(1)
+        std = self.std if self.std is not None else torch.ones(1)
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        factor = (1.0 / (scale * std)).view(shape).to(x.device)
+        offset = (-mean / std).view(shape).to(x.device)
+        return torch.addcmul(offset, x.float(), factor)
+
+
+class TensorSplit:
+    """Samples and labels in memory; an epoch is indexing, cropping and one multiply-add.
+
+    Args:
+        x: ``[N, ...]``; uint8 for images, floating point, or integers for tokens.
+        y: ``[N]`` integer labels.
+        normalise: Applied to every batch.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, normalise: Normalise) -> None:
+        self.x, self.y, self.normalise = x, y, normalise
+        self._on_device: dict[str, Batch] = {}
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Labels ``[N]``."""
+        return self.y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, indices: Tensor) -> TensorSplit:
+        """The samples at ``indices``, copied."""
+        return TensorSplit(self.x[indices], self.y[indices], self.normalise)
+
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        augmentation: str = "none",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
+        """Normalised batches on ``device``; the stored samples move there once."""
+        x, y = self._at(torch.device(device))
+        generator = torch.Generator().manual_seed(seed)
+        for chosen in order.split(batch_size):
+            index = chosen.to(x.device)
+            images = augment(x[index], augmentation, generator)
+            yield self.normalise(images), y[index]
+
+    def _at(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self.x, self.y
+        key = str(device)
+        if key not in self._on_device:
+            self._on_device[key] = (self.x.to(device), self.y.to(device))
+        return self._on_device[key]
+
+
+class StreamSplit:
+    """A map-style data set read through a DataLoader; used for large images.
+
+    Every sample is read with its own seed, so random transforms give the same result with any
+    number of workers.
+
+    Args:
+        train_set: Data set of ``(x, y)`` with the training transforms.
+        eval_set: The same samples with the evaluation transforms.
+        indices: Which samples belong to the split, ``[N]``.
+        labels: Labels ``[N]`` of those samples, or None when only reading tells.
+        normalise: Applied to every batch.
+        workers: Loader processes.
+        collate: How samples become a batch, None for torch's default.
+    """
+
+    def __init__(
+        self,
+        train_set: Dataset[Any],
+        eval_set: Dataset[Any],
+        indices: Tensor,
+        labels: Tensor | None,
+        normalise: Normalise,
+        workers: int = 0,
+        collate: Any = None,
+    ) -> None:
+        self.train_set, self.eval_set = train_set, eval_set
+        self.indices, self._labels = indices, labels
+        self.normalise, self.workers, self.collate = normalise, workers, collate
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Labels ``[N]``, or None when only reading the samples tells."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def subset(self, indices: Tensor) -> StreamSplit:
+        """The samples at ``indices``."""
+        return StreamSplit(
+            self.train_set,
+            self.eval_set,
+            self.indices[indices],
+            None if self._labels is None else self._labels[indices],
+            self.normalise,
+            self.workers,
+            self.collate,
+        )
+
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        augmentation: str = "none",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
+        """Normalised batches on ``device``, read by ``workers`` processes."""
+        source = self.eval_set if augmentation == "none" else self.train_set
+        chosen = self.indices[order]
+        generator = torch.Generator().manual_seed(seed)
+        loader = DataLoader(
+            _Seeded(source, chosen, seed),
+            batch_size=batch_size,
+            num_workers=min(self.workers, -(-len(chosen) // batch_size)),
+            collate_fn=self.collate,
+            pin_memory=torch.device(device).type == "cuda",
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for batch in loader:
+            x, y = as_batch(batch)
+            if augmentation in BATCHED:
+                x = augment(x, augmentation, generator)
+            yield self.normalise(x.to(device, non_blocking=True)), y.to(device, non_blocking=True)
+
+
+class _Seeded(Dataset[Any]):
+    """Samples ``order`` of a data set, each read under a seed of its own."""
+
+    def __init__(self, source: Dataset[Any], order: Tensor, seed: int) -> None:
+        self.source, self.order, self.seed = source, order, seed
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> Any:
+        index = int(self.order[position])
+        with seeded(self.seed * 1_000_003 + index):
+            return self.source[index]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global CPU generators that transforms draw from; restore them afterwards.
+
+    Args:
+        seed: Any integer.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def as_batch(batch: Any) -> Batch:
+    """Check that a loader's batch is ``(x, y)`` with a tensor ``x``; raises DataError."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        raise DataError(
+            f"a batch must be (x, y), got {type(batch).__name__}"
+            + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+        )
+    x, y = batch
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"a batch's x must be a tensor, got {type(x).__name__}; give the data set a transform "
+            "such as torchvision.transforms.v2.PILToTensor()"
+        )
+    return x, torch.as_tensor(y)
