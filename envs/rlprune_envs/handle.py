@@ -1,0 +1,83 @@
+"""A reference to the live pruning problem that Gymnasium may copy as often as it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlprune.evaluator import Evaluation, Evaluator
+    from rlprune_envs.setting import Setting
+
+
+class ProblemHandle:
+    """Shares one problem between environments.
+
+    Gymnasium deep-copies the keyword arguments of ``make`` into ``env.spec``; a deep copy of a
+    handle is the handle itself, so networks, data and caches are never duplicated and every
+    environment made from the handle counts on the same ledger.
+
+    Args:
+        problem: an ``Evaluator``, or a function without arguments that builds one (called at most
+            once, when the first environment needs it).
+    """
+
+    def __init__(self, problem: Evaluator | Callable[[], Evaluator]) -> None:
+        self._problem: Any = problem
+        self._built = hasattr(problem, "decisions")
+        self._setting: Setting | None = None
+        self._references: dict[bool, Evaluation] = {}
+
+    @classmethod
+    def of(cls, problem: Any) -> ProblemHandle:
+        """Returns ``problem`` as a handle, wrapping it unless it already is one."""
+        return problem if isinstance(problem, cls) else cls(problem)
+
+    @property
+    def problem(self) -> Evaluator:
+        """The problem itself, built on first use when a factory was given."""
+        if not self._built:
+            if not callable(self._problem):
+                raise TypeError(
+                    "problem must be an Evaluator, a function without arguments that returns one, "
+                    f"or a ProblemHandle; got {type(self._problem).__name__}"
+                )
+            self._problem = self._problem()
+            self._built = True
+        return self._problem  # type: ignore[no-any-return]
+
+    @property
+    def setting(self) -> Setting:
+        """What all environments of this problem share (anchors, features); computed once."""
+        if self._setting is None:
+            from rlprune_envs.setting import Setting
+
+            self._setting = Setting.of(self.problem)
+        return self._setting
+
+    def reference(self, *, project: bool) -> Evaluation:
+        """Evaluation of the plan that action 0 everywhere stands for; asked for once."""
+        if project not in self._references:
+            self._references[project] = self.problem.evaluate(
+                self.final_widths(self.setting.uniform, project=project)
+            )
+        return self._references[project]
+
+    def final_widths(self, ratios: np.ndarray, *, project: bool) -> tuple[int, ...]:
+        """Legal widths that ``[n]`` keep ratios are evaluated at."""
+        if not project:
+            return self.setting.widths(ratios)
+        from rlprune.evaluator import projection
+
+        return tuple(int(w) for w in projection.project(self.problem, ratios))
+
+    def __copy__(self) -> ProblemHandle:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ProblemHandle:
+        return self
+
+    def __repr__(self) -> str:
+        return f"ProblemHandle({type(self._problem).__name__})"

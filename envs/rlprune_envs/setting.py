@@ -1,0 +1,130 @@
+"""The constants of one pruning problem, as the environment sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rlprune.evaluator import Evaluator
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Anchors of the action scale, static features and a cheap cost model.
+
+    With n decisions and m budgets:
+
+    Attributes:
+        dense: ``[n]`` dense widths.
+        lowest: ``[n]`` smallest legal keep ratios.
+        uniform: ``[n]`` keep ratios of the uniform plan that meets the tightest budget.
+        highest: ``[n]`` largest legal keep ratios.
+        legal: for each decision its legal widths, ascending.
+        features: ``[n, F]`` static description of the layers, scaled to about [-1, 1].
+        shares: ``[n, m]`` relative drop of each cost when one group alone goes to its minimum.
+        slope: ``[m]`` exponent that makes the cheap model exact at the uniform plan.
+        limits: ``[m]`` budget limits.
+        dense_costs: ``[m]`` costs of the dense network.
+    """
+
+    dense: np.ndarray
+    lowest: np.ndarray
+    uniform: np.ndarray
+    highest: np.ndarray
+    legal: tuple[np.ndarray, ...]
+    features: np.ndarray
+    shares: np.ndarray
+    slope: np.ndarray
+    limits: np.ndarray
+    dense_costs: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Evaluator) -> Setting:
+        """Reads a problem. Calls its budget functions a few times, its quality never."""
+        from rlprune.evaluator import projection
+
+        groups = problem.decisions
+        if not groups:
+            raise ValueError(
+                "the problem has no prunable group, so there is nothing to decide; "
+                "see the reasons that rlprune.discover lists"
+            )
+        dense = np.array([g.width for g in groups], dtype=np.int64)
+        legal = tuple(np.array(g.legal_widths(), dtype=np.int64) for g in groups)
+        widths = np.asarray(projection.uniform_widths(problem)[1], dtype=np.int64)
+        limits = np.array([b.limit for b in problem.budgets], dtype=np.float64)
+        dense_costs = np.array([b.dense for b in problem.budgets], dtype=np.float64)
+        lowest = np.array([w[0] for w in legal]) / dense
+        shares = np.clip(np.asarray(problem.cost_shares, dtype=np.float64), 0.0, 0.999)
+        shares = shares.reshape(len(groups), len(problem.budgets))
+        at_uniform = problem.costs(tuple(int(w) for w in widths))
+        setting = cls(
+            dense=dense,
+            lowest=lowest,
+            uniform=widths / dense,
+            highest=np.array([w[-1] for w in legal]) / dense,
+            legal=legal,
+            features=np.asarray(problem.features, dtype=np.float64),
+            shares=shares,
+            slope=np.ones(len(limits)),
+            limits=limits,
+            dense_costs=dense_costs,
+        )
+        drops = -setting.log_drops(setting.uniform).sum(axis=0)
+        true_drop = -np.log(
+            np.clip([at_uniform[b.name] for b in problem.budgets] / dense_costs, 1e-6, 1.0)
+        )
+        slope = np.where(drops > 1e-9, true_drop / np.maximum(drops, 1e-9), 1.0)
+        return replace(setting, slope=np.clip(slope, 0.05, 20.0))
+
+    def log_drops(self, ratios: np.ndarray) -> np.ndarray:
+        """Log of the factor by which each group's ratio lowers each cost.
+
+        The cheap model is ``cost = dense * prod_i (1 - share_i d_i) ** slope`` where ``d_i`` runs
+        from 0 (group dense) to 1 (group at its minimum).
+
+        Args:
+            ratios: ``[..., n]`` keep ratios.
+
+        Returns:
+            ``[..., n, m]``, zero or negative.
+        """
+        span = np.maximum(1.0 - self.lowest, 1e-9)
+        depth = np.clip((1.0 - ratios) / span, 0.0, 1.0)
+        return np.log1p(-self.shares * depth[..., None]) * self.slope
+
+    def relative_costs(self, ratios: np.ndarray) -> np.ndarray:
+        """Cheap estimate of ``cost / limit`` per budget, ``[..., m]``, without measuring."""
+        return np.exp(self.log_drops(ratios).sum(axis=-2)) * (self.dense_costs / self.limits)
+
+    def widths(self, ratios: np.ndarray) -> tuple[int, ...]:
+        """Nearest legal widths to ``[n]`` keep ratios."""
+        wanted = ratios * self.dense
+        return tuple(
+            int(legal[np.argmin(np.abs(legal - want))])
+            for legal, want in zip(self.legal, wanted, strict=True)
+        )
+
+    def ratio(self, decision: int, action: float) -> float:
+        """Keep ratio that an action in [-1, 1] stands for.
+
+        Linear from the smallest legal ratio (-1) to the uniform ratio (0) and from there to the
+        largest (+1): monotone, and zero everywhere is the uniform plan.
+        """
+        low, mid, high = self.lowest[decision], self.uniform[decision], self.highest[decision]
+        return float(mid + action * (high - mid) if action >= 0 else mid + action * (mid - low))
+
+    def ratios(self, actions: np.ndarray) -> np.ndarray:
+        """Keep ratios ``[..., n]`` of whole action sequences ``[..., n]``."""
+        actions = np.clip(actions, -1.0, 1.0)
+        span = np.where(actions >= 0, self.highest - self.uniform, self.uniform - self.lowest)
+        return np.asarray(self.uniform + actions * span)
+
+    def actions(self, ratios: np.ndarray) -> np.ndarray:
+        """Actions ``[..., n]`` that stand for keep ratios: the inverse of :meth:`ratios`."""
+        up = ratios >= self.uniform
+        span = np.where(up, self.highest - self.uniform, self.uniform - self.lowest)
+        return np.clip((ratios - self.uniform) / np.maximum(span, 1e-9), -1.0, 1.0)

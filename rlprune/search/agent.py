@@ -1,0 +1,124 @@
+"""What every search agent has in common, and the registry of their names."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlprune.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from rlprune.search.session import Session
+
+_STATE_FILE = "agent.json"
+
+#: Agent names and where their classes live (imported when asked for).
+AGENTS: dict[str, str] = {
+    "uniform": "rlprune.search.uniform:UniformAgent",
+    "random": "rlprune.search.random:RandomAgent",
+    "evolution": "rlprune.search.evolution:EvolutionAgent",
+    "cem": "rlprune.search.cem:CemAgent",
+    "amc": "rlprune.search.amc:AmcAgent",
+    "ppo_lagrangian": "rlprune.search.ppo_lagrangian.agent:PPOLagrangianAgent",
+}
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Base of the agents' configurations."""
+
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Checks values; subclasses extend it."""
+
+    def require(self, condition: bool, field: str, valid: str) -> None:
+        """Raises :class:`ConfigError` naming ``field`` and its value unless ``condition``."""
+        if not condition:
+            raise ConfigError(
+                f"agent {self.name!r}: {field} must be {valid}, got {getattr(self, field)!r}"
+            )
+
+
+class Agent(ABC):
+    """Proposes plans by acting in KeepRatio-v0 until the session is done.
+
+    An agent is a deterministic function of its configuration, the session's seed and what the
+    environment returns; that is what makes a killed search resumable by replay.
+    """
+
+    config_class: ClassVar[type[AgentConfig]]
+    #: Keyword arguments of the environment that this agent acts in.
+    env_options: ClassVar[dict[str, Any]] = {"project": True}
+
+    def __init__(self, config: AgentConfig | None = None) -> None:
+        self.config = self.config_class() if config is None else config
+        self.state: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+        return self.config_class.name
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for the environment."""
+        return dict(self.env_options)
+
+    @abstractmethod
+    def run(self, session: Session) -> None:
+        """Acts until ``session.done``."""
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the configuration and what was learned into ``folder``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"agent": self.name, "config": asdict(self.config), "state": self.state}
+        (folder / _STATE_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+    def load(self, folder: str | Path) -> None:
+        """Reads what was learned from ``folder``; a following search starts from it.
+
+        Raises:
+            CheckpointError: nothing readable there, or it belongs to another kind of agent.
+        """
+        file = Path(folder) / _STATE_FILE
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"cannot read a saved agent from {file}: {error}") from error
+        if record.get("agent") != self.name:
+            raise CheckpointError(
+                f"{file} holds a {record.get('agent')!r} agent, expected {self.name!r}"
+            )
+        self.state = record["state"]
+
+
+def create_agent(name: str, **config: Any) -> Agent:
+    """Makes an agent by name.
+
+    Args:
+        name: a key of :data:`AGENTS`.
+        **config: fields of the agent's configuration class.
+
+    Raises:
+        ConfigError: unknown name, unknown field or value out of range.
+    """
+    if name not in AGENTS:
+        raise ConfigError(f"unknown agent {name!r}; available: {', '.join(sorted(AGENTS))}")
+    module, _, attribute = AGENTS[name].partition(":")
+    agent_class: type[Agent] = getattr(importlib.import_module(module), attribute)
+    known = {f.name for f in fields(agent_class.config_class)}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise ConfigError(
+            f"agent {name!r} has no option {', '.join(unknown)}; available: "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
+    try:
+        return agent_class(agent_class.config_class(**config))
+    except TypeError as error:
+        raise ConfigError(f"agent {name!r}: a value has the wrong type: {error}") from error

@@ -1,0 +1,78 @@
+"""A (mu + lambda) evolutionary search over action vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from rlprune.search.agent import Agent, AgentConfig
+
+if TYPE_CHECKING:
+    from rlprune.search.session import Session
+
+
+@dataclass(frozen=True)
+class EvolutionConfig(AgentConfig):
+    """Options of the evolutionary search.
+
+    Attributes:
+        parents: survivors of each generation (mu).
+        children: new plans per generation (lambda).
+        initial: random plans before the first generation.
+        mutation_rate: chance that a gene of a child is disturbed.
+        mutation_std: standard deviation of the disturbance, in action units.
+        crossover_rate: chance that a child has two parents.
+    """
+
+    name: ClassVar[str] = "evolution"
+    parents: int = 8
+    children: int = 12
+    initial: int = 24
+    mutation_rate: float = 0.3
+    mutation_std: float = 0.3
+    crossover_rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for field in ("parents", "children", "initial"):
+            self.require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("mutation_rate", "crossover_rate"):
+            self.require(0 <= getattr(self, field) <= 1, field, "in [0, 1]")
+        self.require(self.mutation_std > 0, "mutation_std", "positive")
+
+
+class EvolutionAgent(Agent):
+    """Keeps the best plans and recombines and mutates them."""
+
+    config_class = EvolutionConfig
+    config: EvolutionConfig
+
+    def run(self, session: Session) -> None:
+        """Evolves until the session is done."""
+        c, rng, n = self.config, session.rng, session.decisions
+        population = [(0.0, np.zeros(n))]
+        for _ in range(c.initial):
+            if session.done:
+                return
+            genes = rng.uniform(-1, 1, n)
+            population.append((session.play(genes).reward, genes))
+        while not session.done:
+            population = sorted(population, key=lambda p: -p[0])[: c.parents]
+            for _ in range(c.children):
+                if session.done:
+                    return
+                genes = self._child([genes for _, genes in population[: c.parents]], rng)
+                population.append((session.play(genes).reward, genes))
+
+    def _child(self, parents: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        c = self.config
+        first, second = (parents[i] for i in rng.integers(len(parents), size=2))
+        child = first.copy()
+        if rng.random() < c.crossover_rate:
+            child = np.where(rng.random(len(child)) < 0.5, first, second)
+        mutated = rng.random(len(child)) < c.mutation_rate
+        mutated[rng.integers(len(child))] = True
+        child = child + mutated * rng.normal(0.0, c.mutation_std, len(child))
+        return np.asarray(np.clip(child, -1.0, 1.0))

@@ -1,0 +1,130 @@
+"""Run one agent on one problem."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlprune.errors import ConfigError, InfeasibleBudgetError
+from rlprune.evaluator import Evaluation
+from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent
+from rlprune.search.finalists import Finalist, choose
+from rlprune.search.session import Session
+
+if TYPE_CHECKING:
+    from rlprune.evaluator import Evaluator
+    from rlprune.plan import Plan
+
+_FINALISTS = 8
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        best: the chosen evaluation; it meets every budget.
+        plan: its plan.
+        score: its quality on the re-scoring set.
+        finalists: the re-scored plans, best first.
+        archive: best feasible evaluations by search quality, best first.
+        ledger: all unique evaluations in order of first request.
+        history: one row per unique evaluation (quality, best so far, costs, multipliers, ...).
+        agent: the agent after the search, to be saved or reused.
+        seconds: wall time.
+    """
+
+    best: Evaluation
+    plan: Plan
+    score: float
+    finalists: tuple[Finalist, ...]
+    archive: tuple[Evaluation, ...]
+    ledger: tuple[Evaluation, ...]
+    history: tuple[dict[str, float], ...] = field(repr=False)
+    agent: Agent = field(repr=False)
+    seconds: float
+
+
+def resolve_agent(agent: str | AgentConfig | Agent | dict[str, Any]) -> Agent:
+    """Accepts a name, a configuration, a mapping with ``name`` and fields, or an agent."""
+    if isinstance(agent, Agent):
+        return agent
+    if isinstance(agent, str):
+        return create_agent(agent)
+    if isinstance(agent, dict):
+        return create_agent(**agent)
+    if isinstance(agent, AgentConfig) and agent.name in AGENTS:
+        resolved = create_agent(agent.name)
+        resolved.config = agent
+        return resolved
+    raise ConfigError(
+        f"agent must be one of {', '.join(sorted(AGENTS))}, a configuration or an Agent; "
+        f"got {agent!r}"
+    )
+
+
+def search(
+    problem: Evaluator,
+    agent: str | AgentConfig | Agent | dict[str, Any] = "ppo_lagrangian",
+    evaluations: int = 300,
+    seed: int = 0,
+    progress: bool | None = None,
+    tensorboard: str | Path | None = None,
+) -> SearchResult:
+    """Searches for the best plan that meets every budget.
+
+    The search spends exactly ``evaluations`` unique evaluations (the uniform plan is the first;
+    the ``uniform`` agent needs no other, and a space with fewer distinct plans ends earlier). The
+    best feasible plans are then re-scored on more data and repaired onto the budgets.
+
+    Args:
+        problem: the evaluator of the network.
+        agent: name, configuration, mapping or instance; see :data:`rlprune.search.AGENTS`.
+        evaluations: unique candidate evaluations.
+        seed: same seed, same problem, same result.
+        progress: show a bar; None shows it on a terminal only.
+        tensorboard: folder for TensorBoard events.
+
+    Raises:
+        ConfigError: unknown agent, or ``evaluations`` below 1.
+        InfeasibleBudgetError: no plan that meets the budgets could be built.
+    """
+    if evaluations < 1:
+        raise ConfigError(f"evaluations must be at least 1, got {evaluations}")
+    player = resolve_agent(agent)
+    started = time.monotonic()
+    session = Session(
+        problem,
+        evaluations=evaluations,
+        seed=seed,
+        env_options=player.options(),
+        progress=progress,
+        tensorboard=tensorboard,
+    )
+    try:
+        player.run(session)
+    finally:
+        session.close()
+    archive = tuple(session.archive)
+    least_violating = sorted(session.ledger, key=lambda e: max(e.violations.values(), default=0.0))
+    finalists = choose(problem, archive[:_FINALISTS], least_violating[:_FINALISTS])
+    if not finalists:
+        names = ", ".join(b.name for b in problem.budgets)
+        raise InfeasibleBudgetError(
+            f"none of {len(session.ledger)} evaluated plans could be repaired onto the budgets "
+            f"({names}); raise a limit or lower the minimum widths"
+        )
+    best = finalists[0]
+    return SearchResult(
+        best=best.evaluation,
+        plan=problem.plan(best.evaluation.widths),
+        score=best.score,
+        finalists=tuple(finalists),
+        archive=archive,
+        ledger=tuple(session.ledger),
+        history=tuple(session.history),
+        agent=player,
+        seconds=time.monotonic() - started,
+    )
