@@ -1,0 +1,202 @@
+"""Groups of units: what one keep-ratio decision covers, and where its units live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Group:
+    """The units that one decision covers.
+
+    Attributes:
+        name: path of the module that produces the units.
+        kind: "channels", "neurons", "heads" or "embedding".
+        width: number of units in the dense network.
+        prunable: whether units may be removed.
+        reason: why not, in plain words; empty for a prunable group.
+        min_width: fewest units that may be kept.
+        max_width: most units that may be kept.
+        divisor: kept widths are multiples of it (the dense width is always legal).
+        modules: modules whose parameters the units index, in execution order.
+    """
+
+    name: str
+    kind: str
+    width: int
+    prunable: bool
+    reason: str = ""
+    min_width: int = 1
+    max_width: int = 0
+    divisor: int = 1
+    modules: tuple[str, ...] = ()
+
+    def legal_widths(self) -> tuple[int, ...]:
+        """Widths a plan may choose, ascending; a frozen group has only its dense width."""
+        if not self.prunable:
+            return (self.width,)
+        first = -(-self.min_width // self.divisor) * self.divisor
+        widths = list(range(first, self.max_width + 1, self.divisor))
+        if self.max_width == self.width and self.width not in widths:
+            widths.append(self.width)
+        return tuple(widths)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One dimension of one tensor that the units of a group index.
+
+    Attributes:
+        tensor: state-dict name of the parameter or buffer.
+        dim: the dimension.
+        role: "out" where the units are produced, "in" where a weight consumes them, else "tied".
+        index: positions of every unit along ``dim``, [width, positions per unit].
+    """
+
+    tensor: str
+    dim: int
+    role: str
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """A cost as a sum of products of affine functions of the widths.
+
+    ``value(k) = sum_t scale[t] * prod_f (matrix @ k + offset)[terms[t, f]]``.
+    """
+
+    matrix: np.ndarray
+    offset: np.ndarray
+    terms: np.ndarray
+    scale: np.ndarray
+
+    def __call__(self, widths: Sequence[int]) -> float:
+        """Cost at the given widths (prunable groups, execution order)."""
+        lengths = self.matrix @ np.asarray(widths, dtype=np.float64) + self.offset
+        return float((lengths[self.terms].prod(axis=1) * self.scale).sum())
+
+
+class Groups(Sequence[Group]):
+    """All groups of a network in execution order, with the slices of every tensor they index.
+
+    Attributes:
+        model: the network they were found in; never changed.
+        example_inputs: what it was traced with.
+        prunable: the groups a plan decides about, in execution order.
+        aliases: state-dict names that share one tensor, by its first name.
+        grouped: module paths of grouped convolutions and group norms, to "groups" (whole groups
+            are removed) or "positions" (the same positions of every group).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        groups: Sequence[Group],
+        slices: dict[str, tuple[Slice, ...]],
+        aliases: dict[str, tuple[str, ...]],
+        grouped: dict[str, str],
+        costs: dict[str, Polynomial],
+        seconds: float = 0.0,
+    ) -> None:
+        self.model = model
+        self.example_inputs = example_inputs
+        self.aliases = aliases
+        self.grouped = grouped
+        self.seconds = seconds
+        self._groups = tuple(groups)
+        self._slices = slices
+        self._costs = costs
+
+    @cached_property
+    def prunable(self) -> tuple[Group, ...]:
+        """Groups that may lose units, in execution order."""
+        return tuple(g for g in self._groups if g.prunable)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {g.name: g for g in self._groups}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Group by position or by name."""
+        if isinstance(key, str):
+            if key not in self._by_name:
+                known = ", ".join(list(self._by_name)[:8])
+                raise PlanError(f"no group named '{key}'; the network has {known}, ...")
+            return self._by_name[key]
+        return self._groups[key]
+
+    def slices(self, group: Group | str) -> tuple[Slice, ...]:
+        """Every (tensor, dimension) the units of a prunable group index."""
+        return self._slices[group if isinstance(group, str) else group.name]
+
+    def macs(self, widths: Sequence[int] | None = None) -> float:
+        """Multiply-accumulates of one sample at the given widths (dense when None)."""
+        return self._costs["macs"](self._widths(widths))
+
+    def params(self, widths: Sequence[int] | None = None) -> float:
+        """Number of parameters at the given widths (dense when None)."""
+        return self._costs["params"](self._widths(widths))
+
+    def _widths(self, widths: Sequence[int] | None) -> Sequence[int]:
+        if widths is None:
+            return [g.width for g in self.prunable]
+        if len(widths) != len(self.prunable):
+            raise PlanError(
+                f"{len(widths)} widths given for {len(self.prunable)} prunable groups"
+            )
+        return widths
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers by state-dict name (every alias)."""
+        out: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
+        out.update(self.model.named_buffers(remove_duplicate=False))
+        return out
+
+    def table(self) -> str:
+        """The groups as text: name, kind, width, and why a group is frozen."""
+        rows = [("group", "kind", "width", "prunable")]
+        rows += [
+            (g.name, g.kind, str(g.width), "yes" if g.prunable else f"no: {g.reason}")
+            for g in self._groups
+        ]
+        sizes = [max(len(r[c]) for r in rows) for c in range(3)]
+        return "\n".join(
+            "  ".join([*(r[c].ljust(sizes[c]) for c in range(3)), r[3]]) for r in rows
+        )
+
+    def __repr__(self) -> str:
+        return f"Groups({len(self)} groups, {len(self.prunable)} prunable)"
+
+
+def removed_positions(
+    groups: Groups, keep: dict[str, tuple[int, ...]]
+) -> dict[str, dict[int, Tensor]]:
+    """Positions to drop, by tensor name and dimension, for the kept units of each group."""
+    out: dict[str, dict[int, list[Tensor]]] = {}
+    for name, kept in keep.items():
+        group = groups[name]
+        gone = torch.ones(group.width, dtype=torch.bool)
+        gone[list(kept)] = False
+        if not gone.any():
+            continue
+        for s in groups.slices(group):
+            out.setdefault(s.tensor, {}).setdefault(s.dim, []).append(s.index[gone].reshape(-1))
+    return {t: {d: torch.cat(ix) for d, ix in dims.items()} for t, dims in out.items()}

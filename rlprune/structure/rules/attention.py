@@ -1,0 +1,62 @@
+"""Fused scaled dot-product attention: a head (or a group of heads that share keys) is one unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlprune.structure.labels import varying
+from rlprune.structure.rules._registry import register, tensors_in
+from rlprune.structure.rules.contraction import contract
+
+if TYPE_CHECKING:
+    from rlprune.structure.trace import Tracer
+
+
+@register(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+    contraction=True,
+)
+def attention(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """Attention over q [b, h, t, e], k [b, g, s, e], v [b, g, s, f]; g divides h."""
+    name = "scaled_dot_product_attention"
+    q, k, v = args[:3]
+    results = tensors_in(out)
+    if k.shape[1] != q.shape[1]:
+        k, v = (_shared(tracer, x, q.shape[1]) for x in (k, v))
+    scores = torch.empty(q.shape[0], q.shape[1], q.shape[2], k.shape[2], device="meta")
+    tracer.set_planes(scores, contract(tracer, name, q, k, "bhte,bhse->bhts", scores))
+    for mask in tensors_in(args[3:], kwargs):
+        planes = tracer.planes(mask)
+        if planes:
+            from rlprune.structure.rules._registry import merge
+
+            merged = merge(tracer, [(scores, tracer.planes(scores)), (mask, planes)], 4, name)
+            tracer.set_planes(scores, merged)
+    tracer.freeze(
+        [p for p in tracer.planes(scores) if 3 in varying(p)], f"{name}: softmax over it"
+    )
+    planes = contract(tracer, name, scores, v, "bhts,bhsf->bhtf", results[0])
+    tracer.set_planes(results[0], planes)
+    for extra in results[1:]:
+        tracer.set_planes(extra, ())
+
+
+def _shared(tracer: Tracer, x: Tensor, heads: int) -> Tensor:
+    """Keys or values repeated for the query heads that share them (grouped-query attention)."""
+    shape = (x.shape[0], heads, *x.shape[2:])
+    repeated = torch.empty(shape, device="meta")
+    planes = [
+        p.repeat_interleave(heads // x.shape[1], 1) if 1 in varying(p) else p
+        for p in tracer.planes(x)
+    ]
+    tracer.set_planes(repeated, planes)
+    return repeated

@@ -1,0 +1,346 @@
+"""Contractions: they consume the units of one dimension and create those of another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlprune.structure.labels import Planes, varying
+from rlprune.structure.rules._registry import register
+
+if TYPE_CHECKING:
+    from rlprune.structure.trace import Tracer
+
+
+def collapse(tracer: Tracer, plane: Tensor, keep: tuple[int, ...], reason: str) -> Tensor:
+    """Join labels along every dimension but ``keep``; returns the plane, size 1 elsewhere."""
+    for dim in varying(plane):
+        if dim in keep:
+            continue
+        first = plane.narrow(dim, 0, 1)
+        tracer.trace.labels.union(
+            first.expand(plane.shape).contiguous().numpy(), plane.contiguous().numpy(), reason
+        )
+        plane = first
+    return plane
+
+
+def contract(
+    tracer: Tracer,
+    op: str,
+    a: Tensor,
+    b: Tensor,
+    spec: str,
+    out: Tensor,
+) -> Planes:
+    """Label rule of the matrix product written as einsum ``spec``, e.g. ``"bnc,bcm->bnm"``.
+
+    Returns the planes of the result; records the op's multiply-accumulates.
+    """
+    inputs, target = spec.split("->")
+    dims_a, dims_b = inputs.split(",")
+    labels = tracer.trace.labels
+    where = tracer.where(op)
+    planes = {0: list(tracer.planes(a)), 1: list(tracer.planes(b))}
+    dims = {0: dims_a, 1: dims_b}
+    weights = {0: tracer.is_weight(a), 1: tracer.is_weight(b)}
+    batch = [x for x in dims_a if x in dims_b and x in target]
+    carried: list[Tensor] = []
+
+    _record(tracer, op, (a, b), dims, planes)
+    for letter in [x for x in dims_a if x in dims_b and x not in target]:
+        found = {}
+        for side in (0, 1):
+            at = dims[side].index(letter)
+            found[side] = [p for p in planes[side] if at in varying(p)]
+        if not found[0] and not found[1]:
+            continue
+        if not found[0] or not found[1]:
+            tracer.freeze(
+                found[0] + found[1], f"{where}: multiplied with an input of fixed size"
+            )
+            continue
+        vectors = []
+        for side in (0, 1):
+            at = dims[side].index(letter)
+            keep = tuple(dims[side].index(x) for x in (letter, *batch))
+            for plane in found[side]:
+                vectors.append(
+                    _to_letters(
+                        collapse(tracer, plane, keep, where), dims[side], letter, batch
+                    )
+                )
+            if weights[side] and (side == 1 or not weights[1]):
+                for plane in found[side]:
+                    if varying(plane) == (at,):
+                        tracer.mark(plane, "in")
+        if not any(weights.values()):
+            vectors = [_fuse_heads(tracer, v, where) for v in vectors]
+            carried += [v for v in vectors if v is not None]
+        first = vectors[0]
+        for other in vectors[1:]:
+            if first is not None and other is not None:
+                labels.union(first.numpy(), other.numpy(), f"{where}: contracted")
+            elif first is not None or other is not None:
+                tracer.freeze(
+                    [v for v in (first, other) if v is not None],
+                    f"{where}: multiplied with an activation of fixed size",
+                )
+    result: list[tuple[Tensor, Planes]] = []
+    for side, tensor in ((0, a), (1, b)):
+        kept = []
+        for plane in planes[side]:
+            letters = {dims[side][d] for d in varying(plane)}
+            if letters <= set(target):
+                kept.append(_to_target(plane, dims[side], target))
+                free = letters - set(batch)
+                if weights[side] and len(letters) == 1 and free:
+                    tracer.mark(plane, "out", "neurons")
+        for vector in carried:
+            kept.append(_batch_to_target(vector, batch, target))
+        shape = [tensor.shape[dims[side].index(x)] if x in dims[side] else 1 for x in target]
+        result.append((torch.empty(shape, device="meta"), tuple(kept)))
+    from rlprune.structure.rules._registry import merge
+
+    return merge(tracer, result, len(target), op)
+
+
+def _to_letters(plane: Tensor, dims: str, letter: str, batch: list[str]) -> Tensor:
+    """Reorder a collapsed plane to [letter, *batch]."""
+    order = [dims.index(x) for x in (letter, *batch)]
+    shape = [plane.shape[d] for d in order]
+    rest = [d for d in range(plane.ndim) if d not in order]
+    return plane.permute(*order, *rest).reshape(shape)
+
+
+def _fuse_heads(tracer: Tracer, vector: Tensor, where: str) -> Tensor | None:
+    """Two activations meet: a whole head (batch index) is one unit; without heads, frozen."""
+    if vector.ndim == 1 or all(n == 1 for n in vector.shape[1:]):
+        tracer.freeze((vector,), f"{where}: two activations are contracted over it")
+        return None
+    fused = collapse(tracer, vector, tuple(range(1, vector.ndim)), where)
+    for origin in tracer.trace.labels.origin_of(vector.reshape(-1).numpy()):
+        tracer.trace.kinds[origin] = "heads"
+    return fused
+
+
+def _to_target(plane: Tensor, dims: str, target: str) -> Tensor:
+    order = [dims.index(x) for x in target if x in dims]
+    rest = [d for d in range(plane.ndim) if d not in order]
+    shape = [plane.shape[dims.index(x)] if x in dims else 1 for x in target]
+    return plane.permute(*order, *rest).reshape(shape)
+
+
+def _batch_to_target(vector: Tensor, batch: list[str], target: str) -> Tensor:
+    sizes = dict(zip(batch, vector.shape[1:], strict=True))
+    order = [batch.index(x) + 1 for x in target if x in batch]
+    shape = [sizes.get(x, 1) for x in target]
+    return vector.permute(0, *order).reshape(shape)
+
+
+def _record(
+    tracer: Tracer,
+    op: str,
+    tensors: tuple[Tensor, Tensor],
+    dims: dict[int, str],
+    planes: dict[int, list[Tensor]],
+) -> None:
+    from rlprune.structure.trace import Contraction, Factor
+
+    factors = {}
+    for side in (1, 0):
+        for d, letter in enumerate(dims[side]):
+            vary = [p for p in planes[side] if d in varying(p)]
+            if vary and (letter not in factors or factors[letter].plane is None):
+                factors[letter] = Factor(tensors[side].shape[d], vary[0], d)
+            else:
+                factors.setdefault(letter, Factor(tensors[side].shape[d]))
+    tracer.trace.contractions.append(
+        Contraction(tracer.current(), op, tuple(factors.values()))
+    )
+
+
+def _add_bias(tracer: Tracer, op: str, bias: Any, out: Tensor, planes: Planes) -> Planes:
+    from rlprune.structure.rules._registry import merge
+
+    if not isinstance(bias, Tensor):
+        return planes
+    body = torch.empty(out.shape, device="meta")
+    return merge(tracer, [(body, planes), (bias, tracer.planes(bias))], out.ndim, op)
+
+
+@register("mm", contraction=True)
+def mm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Matrix product [n, c] x [c, m]."""
+    planes = contract(tracer, "mm", args[0], args[1], "nc,cm->nm", out)
+    weight = tracer.is_weight(args[0]) and tracer.is_weight(args[1])
+    tracer.set_planes(out, planes, weight=weight)
+
+
+@register("mv", contraction=True)
+def mv(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Matrix-vector product [n, c] x [c]."""
+    planes = contract(tracer, "mv", args[0], args[1], "nc,c->n", out)
+    weight = tracer.is_weight(args[0]) and tracer.is_weight(args[1])
+    tracer.set_planes(out, planes, weight=weight)
+
+
+@register("addmm", contraction=True)
+def addmm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Bias plus matrix product."""
+    planes = contract(tracer, "addmm", args[1], args[2], "nc,cm->nm", out)
+    tracer.set_planes(out, _add_bias(tracer, "addmm", args[0], out, planes))
+
+
+@register("linear", contraction=True)
+def linear(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Fused linear layer, weight [m, c]."""
+    lead = "abdefghijk"[: args[0].ndim - 1]
+    planes = contract(tracer, "linear", args[0], args[1], f"{lead}c,mc->{lead}m", out)
+    bias = args[2] if len(args) > 2 else None
+    tracer.set_planes(out, _add_bias(tracer, "linear", bias, out, planes))
+
+
+@register("bmm", contraction=True)
+def bmm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Batched matrix product [b, n, c] x [b, c, m]."""
+    tracer.set_planes(out, contract(tracer, "bmm", args[0], args[1], "bnc,bcm->bnm", out))
+
+
+@register("baddbmm", contraction=True)
+def baddbmm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Addend plus batched matrix product."""
+    planes = contract(tracer, "baddbmm", args[1], args[2], "bnc,bcm->bnm", out)
+    tracer.set_planes(out, _add_bias(tracer, "baddbmm", args[0], out, planes))
+
+
+@register("convolution", "_convolution", contraction=True)
+def convolution(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Convolutions of any rank, transposed and grouped ones included."""
+    x, weight, bias = args[0], args[1], args[2]
+    transposed, groups = bool(args[6]), int(args[8])
+    where = tracer.where("convolution")
+    labels = tracer.trace.labels
+    own = tracer.planes(weight)
+    dim_out, dim_in = (1, 0) if transposed else (0, 1)
+    if not tracer.is_weight(weight):
+        tracer.freeze(
+            (*own, *tracer.planes(x)), f"{where}: its kernel is computed from activations"
+        )
+        tracer.set_planes(out, ())
+        return
+    w_in = _vector(tracer, own, dim_in, weight.shape[dim_in], where)
+    w_out = _vector(tracer, own, dim_out, weight.shape[dim_out], where)
+    tracer.freeze([p for p in own if max(varying(p)) > 1], f"{where}: kernel positions")
+    tracer.freeze(
+        [p for p in tracer.planes(x) if 1 not in varying(p)], f"{where}: slides over it"
+    )
+    channels = x.shape[1]
+    units = _vector(tracer, tracer.planes(x), 1, channels, where)
+    _record_conv(tracer, x, weight, out, transposed)
+
+    fixed = f"{where}: reads an input of fixed size"
+    if groups == 1:
+        labels.union(units, w_in, fixed)
+        result = w_out
+        for plane in own:
+            if varying(plane) == (dim_in,):
+                tracer.mark(plane, "in")
+            elif varying(plane) == (dim_out,):
+                tracer.mark(plane, "out", "channels")
+    else:
+        result = _grouped(tracer, own, units, w_in, w_out, groups, transposed, out.shape[1])
+    plane = torch.from_numpy(result).reshape(1, -1, *[1] * (out.ndim - 2))
+    if isinstance(bias, Tensor):
+        bias_labels = _vector(tracer, tracer.planes(bias), 0, out.shape[1], where)
+        labels.union(result, bias_labels, f"{where}: its bias has a fixed size")
+    tracer.set_planes(out, (plane,))
+
+
+def _grouped(
+    tracer: Tracer,
+    own: Planes,
+    units: Any,
+    w_in: Any,
+    w_out: Any,
+    groups: int,
+    transposed: bool,
+    out_channels: int,
+) -> Any:
+    """Join labels across the groups of a grouped convolution; returns the output's labels.
+
+    Either whole groups are units (depthwise, or more groups than channels in each), or one unit is
+    the same position in every group. The finer of the two is taken.
+    """
+    where = tracer.where("grouped convolution")
+    labels = tracer.trace.labels
+    per_in, per_out = len(units) // groups, out_channels // groups
+    table = units.reshape(groups, per_in)
+    whole = per_in < groups
+    tracer.trace.grouped[tracer.current()] = "groups" if whole else "positions"
+    if whole:
+        rows = w_in if transposed else w_out
+        per_row = per_in if transposed else per_out
+        labels.union(table[:, :1], table, where)
+        labels.union(table[:, :1], rows.reshape(groups, per_row), where)
+        labels.freeze(w_out if transposed else w_in, f"{where}: channels inside a group")
+        return rows.reshape(groups, per_row)[:, :1].repeat(per_out, 1).ravel()
+    if transposed:
+        labels.union(table, w_in.reshape(groups, per_in), where)
+        labels.union(table[:1], table, where)
+        outs = w_out.reshape(1, per_out).repeat(groups, 0)
+    else:
+        labels.union(table, w_in.reshape(1, per_in), where)
+        outs = w_out.reshape(groups, per_out)
+        labels.union(outs[:1], outs, where)
+    for plane in own:
+        vary = varying(plane)
+        if vary == ((0,) if transposed else (1,)):
+            tracer.mark(plane, "in")
+        elif vary == ((1,) if transposed else (0,)):
+            tracer.mark(plane, "out", "channels")
+    return outs.ravel()
+
+
+def _vector(tracer: Tracer, planes: Planes, dim: int, size: int, where: str) -> Any:
+    """Labels along one dimension, [size]; zeros where the dimension is not labelled."""
+    for plane in planes:
+        if dim in varying(plane):
+            line = collapse(tracer, plane, (dim,), where)
+            return line.reshape(-1).contiguous().numpy()
+    return torch.zeros(size, dtype=torch.int64).numpy()
+
+
+def _record_conv(
+    tracer: Tracer, x: Tensor, weight: Tensor, out: Tensor, transposed: bool
+) -> None:
+    from rlprune.structure.trace import Contraction, Factor
+
+    factors = []
+    for d, size in enumerate(weight.shape):
+        vary = [p for p in tracer.planes(weight) if d in varying(p)]
+        factors.append(Factor(size, vary[0], d) if vary else Factor(size))
+    positions = x if transposed else out
+    factors.append(Factor(positions.shape[0] * positions[0, 0].numel()))
+    tracer.trace.contractions.append(
+        Contraction(tracer.current(), "convolution", tuple(factors))
+    )
+
+
+__all__ = ["collapse", "contract"]

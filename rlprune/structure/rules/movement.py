@@ -1,0 +1,407 @@
+"""Data movement: the very same op is run on the labels."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlprune.structure.labels import varying
+from rlprune.structure.rules._registry import register, tensors_in
+
+if TYPE_CHECKING:
+    from rlprune.structure.trace import Tracer
+
+
+@register("view", "reshape", "_unsafe_view", "_reshape_alias")
+def view(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Reshape labels segment by segment; a split of a labelled dimension must stay rectangular."""
+    from rlprune.structure.trace import Rectangle
+
+    source: Tensor = args[0]
+    planes = []
+    for plane in tracer.planes(source):
+        moved, splits = _reshape_plane(plane, tuple(source.shape), tuple(out.shape))
+        planes.append(moved)
+        if splits:
+            where = f"{tracer.where('view')}: {_shape(source)} -> {_shape(out)}"
+            tracer.trace.rectangles.append(Rectangle(moved, where))
+    tracer.set_planes(out, planes, weight=tracer.is_weight(source))
+
+
+def _shape(x: Tensor) -> str:
+    return "x".join(map(str, x.shape))
+
+
+def segments(
+    source: tuple[int, ...], target: tuple[int, ...]
+) -> list[tuple[range, range]]:
+    """Smallest runs of dimensions of two shapes that hold the same number of elements."""
+    out = []
+    i = j = 0
+    while i < len(source) or j < len(target):
+        i0, j0 = i, j
+        a = source[i] if i < len(source) else 1
+        b = target[j] if j < len(target) else 1
+        i, j = min(i + 1, len(source)), min(j + 1, len(target))
+        while a != b:
+            if a < b:
+                a *= source[i]
+                i += 1
+            else:
+                b *= target[j]
+                j += 1
+        out.append((range(i0, i), range(j0, j)))
+    return out
+
+
+def _reshape_plane(
+    plane: Tensor, source: tuple[int, ...], target: tuple[int, ...]
+) -> tuple[Tensor, bool]:
+    sizes = list(plane.shape)
+    shape = [1] * len(target)
+    splits = False
+    vary = set(varying(plane))
+    if 0 in source:
+        return plane.reshape(-1)[:1].reshape([1] * len(target)), False
+    for dims, new_dims in segments(source, target):
+        if vary & set(dims):
+            for d in dims:
+                sizes[d] = source[d]
+            for d in new_dims:
+                shape[d] = target[d]
+            splits |= sum(target[d] > 1 for d in new_dims) > 1
+    return plane.expand(sizes).reshape(shape), splits
+
+
+@register("permute", "transpose", "t", "unsqueeze", "squeeze", "flip", "movedim", "numpy_T")
+def rearrange(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Ops that treat size-1 dimensions like any other: run on the compact plane."""
+    source: Tensor = args[0]
+    planes = []
+    for plane in tracer.planes(source):
+        if func.overloadpacket is torch.ops.aten.squeeze:
+            moved, _ = _reshape_plane(plane, tuple(source.shape), tuple(out.shape))
+        else:
+            moved = func(plane, *args[1:], **kwargs)
+        planes.append(moved)
+    tracer.set_planes(out, planes, weight=tracer.is_weight(source))
+
+
+@register(
+    "alias",
+    "detach",
+    "clone",
+    "contiguous",
+    "_to_copy",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "positive",
+    "dropout",
+    "native_dropout",
+    "_conj",
+    "resolve_conj",
+    "resolve_neg",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "fill",
+    "fill_",
+    "zero_",
+    "bernoulli",
+    "bernoulli_",
+)
+def same(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """The result has the shape of the first argument, and its labels."""
+    for result in tensors_in(out):
+        tracer.set_planes(result, tracer.planes(args[0]), weight=tracer.is_weight(args[0]))
+
+
+@register("expand", "broadcast_to")
+def expand(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Broadcasting adds dimensions along which labels do not change."""
+    from rlprune.structure.labels import expand_ndim
+
+    planes = [expand_ndim(p, out.ndim) for p in tracer.planes(args[0])]
+    tracer.set_planes(out, planes, weight=tracer.is_weight(args[0]))
+
+
+def _baked(tracer: Tracer, op: str, plane: Tensor, dim: int, detail: str) -> bool:
+    """Freeze a plane that a fixed slice cuts along its labelled dimension."""
+    if plane.shape[dim] <= 1:
+        return False
+    tracer.freeze((plane,), f"{tracer.where(op)}: {detail}")
+    return True
+
+
+@register("slice")
+def slice_(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """A slice with bounds written into the forward pass cannot follow a smaller width."""
+    source: Tensor = args[0]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % source.ndim
+    planes = []
+    for plane in tracer.planes(source):
+        if out.shape[dim] != source.shape[dim]:
+            _baked(tracer, "slice", plane, dim, "cut at positions that do not follow the width")
+            if plane.shape[dim] > 1:
+                plane = func(plane, *args[1:], **kwargs)
+        planes.append(plane)
+    tracer.set_planes(out, planes, weight=tracer.is_weight(source))
+
+
+@register("select")
+def select(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Picking one position: labels that vary only there are picked by number, hence frozen."""
+    source: Tensor = args[0]
+    dim = args[1] % source.ndim
+    planes = []
+    for plane in tracer.planes(source):
+        if plane.shape[dim] > 1:
+            if len(varying(plane)) == 1:
+                _baked(tracer, "select", plane, dim, "one position is picked by number")
+            planes.append(plane.select(dim, args[2]))
+        else:
+            planes.append(plane.squeeze(dim))
+    tracer.set_planes(out, planes, weight=tracer.is_weight(source))
+
+
+@register("split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk")
+def split(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """Equal parts lose the same positions; unequal parts are cut at fixed places, hence frozen."""
+    source: Tensor = args[0]
+    name = func.overloadpacket.__name__
+    position = 1 if name == "unbind" else 2
+    dim = args[position] if len(args) > position else kwargs.get("dim", 0)
+    dim %= source.ndim
+    parts = list(out)
+    collected: list[list[Tensor]] = [[] for _ in parts]
+    for plane in tracer.planes(source):
+        if plane.shape[dim] == 1:
+            for pieces in collected:
+                pieces.append(plane.squeeze(dim) if name == "unbind" else plane)
+            continue
+        if name == "unbind":
+            if len(varying(plane)) == 1:
+                _baked(tracer, name, plane, dim, "positions are picked by number")
+            moved = list(plane.unbind(dim))
+        else:
+            sizes = [p.shape[dim] for p in parts]
+            moved = list(plane.split(sizes, dim))
+            if len(parts) > 1 and len(set(sizes)) > 1:
+                _baked(tracer, name, plane, dim, f"cut into unequal parts {sizes}")
+            elif sizes[0] > 1:
+                for part in moved[1:]:
+                    tracer.trace.labels.union(
+                        moved[0].contiguous().numpy(),
+                        part.contiguous().numpy(),
+                        f"{tracer.where(name)}: equal parts",
+                    )
+            elif len(parts) > 1:
+                _baked(tracer, name, plane, dim, "cut into single positions")
+        for pieces, piece in zip(collected, moved, strict=True):
+            pieces.append(piece)
+    for part, pieces in zip(parts, collected, strict=True):
+        tracer.set_planes(part, pieces, weight=tracer.is_weight(source))
+
+
+@register("cat", "stack", "concatenate")
+def cat(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Concatenation: along the joined dimension labels follow each other, elsewhere they meet."""
+    sources: list[Tensor] = [t for t in args[0] if t.numel() or t.ndim > 1]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
+    stacking = func.overloadpacket is torch.ops.aten.stack
+    sets = []
+    for t in sources:
+        sets.append([p.unsqueeze(dim) if stacking else p for p in tracer.planes(t)])
+    shapes = [tuple(t.unsqueeze(dim).shape) if stacking else tuple(t.shape) for t in sources]
+    planes: list[Tensor] = []
+    done: set[tuple[int, int]] = set()
+    for i, own in enumerate(sets):
+        for k, plane in enumerate(own):
+            if (i, k) in done:
+                continue
+            dims = set(varying(plane)) or {dim}
+            row = []
+            for j, others in enumerate(sets):
+                match = None
+                if j == i:
+                    match = plane
+                else:
+                    for m, other in enumerate(others):
+                        if (j, m) not in done and (dims | {dim}) & set(varying(other)):
+                            match = other
+                            done.add((j, m))
+                            break
+                row.append(match)
+            done.add((i, k))
+            planes.append(_joined(row, shapes, dim))
+    tracer.set_planes(out, planes, weight=all(tracer.is_weight(t) for t in sources))
+
+
+def _joined(row: list[Tensor | None], shapes: list[tuple[int, ...]], dim: int) -> Tensor:
+    ndim = len(shapes[0])
+    common = [1] * ndim
+    for plane in row:
+        if plane is not None:
+            for d in varying(plane):
+                common[d] = shapes[0][d]
+    pieces = []
+    for plane, shape in zip(row, shapes, strict=True):
+        size = [shape[d] if d == dim else common[d] for d in range(ndim)]
+        base = plane if plane is not None else torch.zeros([1] * ndim, dtype=torch.int64)
+        pieces.append(base.expand(size))
+    return torch.cat(pieces, dim)
+
+
+@register("constant_pad_nd", "pad")
+def pad(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Padding along a labelled dimension adds positions of fixed number (label 0)."""
+    source: Tensor = args[0]
+    planes = []
+    for plane in tracer.planes(source):
+        widths = list(args[1])
+        for k in range(len(widths) // 2):
+            if plane.shape[source.ndim - 1 - k] == 1:
+                widths[2 * k] = widths[2 * k + 1] = 0
+        planes.append(torch.nn.functional.pad(plane, widths))
+    tracer.set_planes(out, planes)
+
+
+@register(
+    "roll",
+    "repeat",
+    "repeat_interleave",
+    "index_select",
+    "as_strided",
+    "unfold",
+    "gather",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "narrow",
+    "diagonal",
+    "im2col",
+)
+def moved_in_full(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """The general case: expand the labels to the tensor's full shape and run the op on them."""
+    source: Tensor = args[0]
+    name = func.overloadpacket.__name__
+    planes = []
+    for plane in tracer.planes(source):
+        index_free = name not in ("index_select", "gather", "as_strided", "unfold", "narrow")
+        full = plane.expand(source.shape)
+        moved = func(full, *args[1:], **kwargs)
+        if not index_free and _cut(plane, source, name, args):
+            tracer.freeze((plane,), f"{tracer.where(name)}: positions are picked by number")
+        planes.append(moved)
+    others = [t for t in tensors_in(args[1:], kwargs) if tracer.planes(t)]
+    for other in others:
+        tracer.freeze(tracer.planes(other), f"{tracer.where(name)}: used as an index")
+    tracer.set_planes(out, planes, weight=tracer.is_weight(source))
+    if name in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle") and planes:
+        _tie_blocks(tracer, name, source, args)
+
+
+def _cut(plane: Tensor, source: Tensor, name: str, args: tuple[Any, ...]) -> bool:
+    if name in ("index_select", "unfold", "narrow", "gather"):
+        return plane.shape[args[1] % source.ndim] > 1
+    return True
+
+
+def _tie_blocks(tracer: Tracer, name: str, source: Tensor, args: tuple[Any, ...]) -> None:
+    """Channels that an op deals out in blocks of fixed size are removed block by block."""
+    factor = args[1] if name == "channel_shuffle" else args[1] ** 2
+    if name == "pixel_unshuffle":
+        return
+    for plane in tracer.planes(source):
+        if plane.shape[1] <= 1:
+            continue
+        blocks = plane.expand(1, *plane.shape[1:])
+        channels = blocks.shape[1]
+        shape = (factor, channels // factor) if name == "channel_shuffle" else (-1, factor)
+        table = blocks.movedim(1, 0).reshape(channels, -1)[:, 0].reshape(shape)
+        if name == "channel_shuffle":
+            table = table.t()
+        tracer.trace.labels.union(
+            table[:, :1].contiguous().numpy(),
+            table.contiguous().numpy(),
+            tracer.where(name),
+        )
+
+
+@register("index")
+def index(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Advanced indexing: fine along unlabelled dimensions, frozen along labelled ones."""
+    source: Tensor = args[0]
+    indices = args[1]
+    planes = []
+    for plane in tracer.planes(source):
+        touched = [d for d, ix in enumerate(indices) if ix is not None and plane.shape[d] > 1]
+        if touched:
+            tracer.freeze((plane,), f"{tracer.where('index')}: positions are picked by number")
+        if math.prod(source.shape) == 0:
+            continue
+        planes.append(func(plane.expand(source.shape), *args[1:], **kwargs))
+    tracer.set_planes(out, planes, weight=tracer.is_weight(source))
+
+
+@register("copy_", "copy")
+def copy_(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """A copy into a labelled tensor joins the two; into an unlabelled one it freezes the source."""
+    from rlprune.structure.rules._registry import elementwise
+
+    elementwise(tracer, func, args, kwargs, out)
+
+
+@register("embedding")
+def embedding(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """A table look-up creates the units of the embedding width; its rows are the vocabulary."""
+    table: Tensor = args[0]
+    planes = []
+    for plane in tracer.planes(table):
+        if plane.shape[0] > 1:
+            tracer.freeze((plane,), f"{tracer.where('embedding')}: rows are looked up by number")
+        else:
+            tracer.mark(plane, "out", "embedding")
+            planes.append(plane.reshape((1,) * (out.ndim - 1) + (-1,)))
+    tracer.set_planes(out, planes)
+
+
+@register("native_dropout")
+def dropout(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """Dropout and its mask keep the labels of what they act on."""
+    for result in tensors_in(out):
+        tracer.set_planes(result, tracer.planes(args[0]))
