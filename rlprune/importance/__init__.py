@@ -1,0 +1,125 @@
+"""Importance: which units of a group to keep first.
+
+A criterion is a function ``fn(groups, group, data) -> Tensor[width]``, higher meaning more
+important. :func:`scores` runs one over every prunable group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlprune.errors import ConfigError, ScoreError
+from rlprune.importance.activation import activation
+from rlprune.importance.base import Loss, ScoringData, combine, unit_rows, weight_slices
+from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
+from rlprune.importance.taylor import taylor
+from rlprune.locate import locate
+
+if TYPE_CHECKING:
+    from rlprune.structure import Group, Groups
+
+Criterion = Callable[["Groups", "Group", ScoringData], Tensor]
+"""``(groups, group, data) -> [width]``."""
+
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "bn_scale": bn_scale,
+    "taylor": taylor,
+    "activation": activation,
+    "fpgm": fpgm,
+    "random": random,
+}
+"""Built-in criteria by name; add to it, or pass a function or its dotted path instead."""
+
+
+def find(criterion: str | Criterion) -> Criterion:
+    """The criterion that a name, a dotted path or a function stands for.
+
+    Raises:
+        ConfigError: The name is unknown or the path cannot be imported.
+    """
+    if callable(criterion):
+        return criterion
+    if criterion in CRITERIA:
+        return CRITERIA[criterion]
+    if "." not in criterion:
+        raise ConfigError(
+            f"importance {criterion!r} is unknown; choose one of {', '.join(CRITERIA)}, or give "
+            "a function (groups, group, data) -> scores, by itself or by its dotted path"
+        )
+    found = locate(criterion)
+    if not callable(found):
+        raise ConfigError(f"importance {criterion!r} is not a function but {found!r}")
+    return found  # type: ignore[no-any-return]
+
+
+def scores(
+    groups: Groups,
+    criterion: str | Criterion = "l1",
+    *,
+    data: Any = None,
+    loss: Loss | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Score the units of every prunable group.
+
+    Args:
+        groups: The network's groups.
+        criterion: A built-in name, a function, or the dotted path of one.
+        data: Calibration data (see :func:`rlprune.batches.as_batches`), for criteria that use it.
+        loss: ``(output, labels) -> scalar`` for ``taylor``; cross-entropy by default.
+        generator: Source of randomness for ``random``; seed 0 by default.
+
+    Returns:
+        Group name -> ``[width]`` float32 on the CPU, higher meaning keep.
+
+    Raises:
+        ConfigError: The criterion is unknown.
+        DataError: The criterion needs data that is not there.
+        ScoreError: The criterion returned something else than ``width`` finite numbers.
+    """
+    function = find(criterion)
+    label = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "criterion")
+    scoring = ScoringData(groups, data, loss, generator)
+    with torch.no_grad():
+        return {
+            group.name: _checked(function(groups, group, scoring), group, label)
+            for group in groups.prunable
+        }
+
+
+def _checked(score: Any, group: Group, label: str) -> Tensor:
+    if not isinstance(score, Tensor) or score.shape != (group.width,):
+        shown = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+        raise ScoreError(
+            f"importance {label!r} returned {shown} for group {group.name!r}; "
+            f"expected a tensor of shape ({group.width},)"
+        )
+    if not bool(torch.isfinite(score).all()):
+        raise ScoreError(f"importance {label!r} returned non-finite scores for {group.name!r}")
+    return score.detach().float().cpu()
+
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Loss",
+    "ScoringData",
+    "activation",
+    "bn_scale",
+    "combine",
+    "find",
+    "fpgm",
+    "l1",
+    "l2",
+    "random",
+    "scores",
+    "taylor",
+    "unit_rows",
+    "weight_slices",
+]
