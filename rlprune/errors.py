@@ -1,6 +1,9 @@
-"""Errors that rlprune raises on purpose; each says what is wrong, where, and what would be right."""
+"""Errors that rlprune raises on purpose: each says what is wrong, where, and what to do."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class RlpruneError(Exception):
@@ -8,7 +11,13 @@ class RlpruneError(Exception):
 
 
 class StructureError(RlpruneError):
-    """The network's structure cannot be traced, or a traced assumption does not hold."""
+    """The network's structure cannot be traced, or a traced assumption does not hold.
+
+    Attributes:
+        steps: the ops that ran before a traced forward pass failed.
+    """
+
+    steps: Sequence[Any] = ()
 
 
 class PlanError(RlpruneError, ValueError):

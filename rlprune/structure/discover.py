@@ -15,9 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from rlprune.errors import ConfigError, StructureError
 from rlprune.inputs import call
+from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.structure.groups import Group, Groups, Polynomial, Slice
 from rlprune.structure.labels import compress, varying
-from rlprune.structure.trace import Trace, Tracer, evaluating, module_path, plain_attention
+from rlprune.structure.trace import Trace, Tracer, module_path
 
 Bounds = Mapping[str, tuple[float, float]]
 
@@ -61,16 +62,18 @@ def run_trace(model: nn.Module, example_inputs: Any) -> tuple[Trace, dict[int, l
     if not tensors:
         raise StructureError("example_inputs hold no tensor: give a tensor, a tuple or a dict")
     batch = int(tensors[0].shape[0]) if tensors[0].ndim else 1
-    with evaluating(model), plain_attention(), module_path(model) as current:
+    with evaluating(model), attention_spelled_out(), module_path(model) as current:
         tracer = Tracer(model, current)
         try:
             with torch.no_grad(), tracer:
                 output = call(model, example_inputs)
         except Exception as error:
-            raise StructureError(
+            failure = StructureError(
                 f"tracing {type(model).__name__} failed in {tracer.where()}: "
                 f"{type(error).__name__}: {error}"
-            ) from error
+            )
+            failure.steps = tracer.trace.steps
+            raise failure from error
         for tensor in tensor_leaves(output):
             tracer.freeze(tracer.planes(tensor), "it is an output of the network")
     _settle_rectangles(tracer)
@@ -215,6 +218,8 @@ class _Builder:
             names,
             dict(self.trace.grouped),
             costs,
+            self.trace,
+            members,
             time.perf_counter() - start,
         )
 
@@ -275,7 +280,6 @@ class _Builder:
             if group.prunable:
                 owner[members[group.name]] = g
                 unit[members[group.name]] = np.arange(group.width)
-        self._owner, self._prunable = owner, {g.name: i for i, g in enumerate(groups)}
         found: dict[str, list[Slice]] = {}
         for k, origin in enumerate(self.labels.origins):
             roots = self.roots[origin.start : origin.start + origin.size]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import PlanError
+from rlprune.structure.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ class Groups(Sequence[Group]):
         aliases: state-dict names that share one tensor, by its first name.
         grouped: module paths of grouped convolutions and group norms, to "groups" (whole groups
             are removed) or "positions" (the same positions of every group).
+        trace: the traced forward pass.
+        members: for every group the root labels of its units.
+        seconds: what the discovery took.
     """
 
     def __init__(
@@ -107,12 +111,16 @@ class Groups(Sequence[Group]):
         aliases: dict[str, tuple[str, ...]],
         grouped: dict[str, str],
         costs: dict[str, Polynomial],
+        trace: Trace,
+        members: dict[str, np.ndarray],
         seconds: float = 0.0,
     ) -> None:
         self.model = model
         self.example_inputs = example_inputs
         self.aliases = aliases
         self.grouped = grouped
+        self.trace = trace
+        self.members = members
         self.seconds = seconds
         self._groups = tuple(groups)
         self._slices = slices
@@ -184,19 +192,3 @@ class Groups(Sequence[Group]):
 
     def __repr__(self) -> str:
         return f"Groups({len(self)} groups, {len(self.prunable)} prunable)"
-
-
-def removed_positions(
-    groups: Groups, keep: dict[str, tuple[int, ...]]
-) -> dict[str, dict[int, Tensor]]:
-    """Positions to drop, by tensor name and dimension, for the kept units of each group."""
-    out: dict[str, dict[int, list[Tensor]]] = {}
-    for name, kept in keep.items():
-        group = groups[name]
-        gone = torch.ones(group.width, dtype=torch.bool)
-        gone[list(kept)] = False
-        if not gone.any():
-            continue
-        for s in groups.slices(group):
-            out.setdefault(s.tensor, {}).setdefault(s.dim, []).append(s.index[gone].reshape(-1))
-    return {t: {d: torch.cat(ix) for d, ix in dims.items()} for t, dims in out.items()}

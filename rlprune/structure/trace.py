@@ -69,18 +69,6 @@ class Trace:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and every module back into the mode it was in."""
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-@contextmanager
 def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
     """Yield a function that names the module whose forward is running ("" for the model itself)."""
     names = {id(m): n for n, m in model.named_modules()}
@@ -103,17 +91,6 @@ def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Switch off the fused inference path of `nn.MultiheadAttention`, which hides its ops."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class Tracer(TorchDispatchMode):

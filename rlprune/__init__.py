@@ -1,0 +1,72 @@
+"""rlprune: fit a trained PyTorch network into budgets with constrained reinforcement learning."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlprune import budgets, importance, models
+    from rlprune.budgets import Budget
+    from rlprune.compaction import compact, mask
+    from rlprune.data import Data
+    from rlprune.errors import RlpruneError
+    from rlprune.pipeline import PruneResult, load, prune
+    from rlprune.plan import Plan
+    from rlprune.structure import Group, Groups, discover
+    from rlprune.training import FineTune
+
+__all__ = [
+    "Budget",
+    "Data",
+    "FineTune",
+    "Group",
+    "Groups",
+    "Plan",
+    "PruneResult",
+    "RlpruneError",
+    "budgets",
+    "compact",
+    "discover",
+    "importance",
+    "load",
+    "mask",
+    "models",
+    "prune",
+]
+
+_HOMES = {
+    "Budget": "rlprune.budgets",
+    "Data": "rlprune.data",
+    "FineTune": "rlprune.training",
+    "Group": "rlprune.structure",
+    "Groups": "rlprune.structure",
+    "Plan": "rlprune.plan",
+    "PruneResult": "rlprune.pipeline",
+    "RlpruneError": "rlprune.errors",
+    "compact": "rlprune.compaction",
+    "discover": "rlprune.structure",
+    "load": "rlprune.pipeline",
+    "mask": "rlprune.compaction",
+    "prune": "rlprune.pipeline",
+}
+_MODULES = {"budgets", "importance", "models"}
+
+try:
+    __version__ = version("rlprune")
+except PackageNotFoundError:
+    __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import rlprune`` stays fast."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"rlprune.{name}")
+    raise AttributeError(f"module 'rlprune' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

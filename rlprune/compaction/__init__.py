@@ -1,0 +1,61 @@
+"""Compaction: from a plan to an ordinary, dense, smaller network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from rlprune.compaction.build import Workspace, build
+from rlprune.compaction.verify import masked_copy, verify
+from rlprune.plan import Plan
+from rlprune.structure import discover
+
+__all__ = ["Workspace", "build", "compact", "mask", "verify"]
+
+
+def mask(model: nn.Module, example_inputs: Any, plan: Plan) -> nn.Module:
+    """Dense copy of a network in which the plan's removed units are silenced.
+
+    Their outgoing weights are zero, so nothing downstream sees them. Costs what the dense network
+    costs; it is the reference that the compacted network must equal (law 1).
+    """
+    return masked_copy(discover(model, example_inputs), plan)
+
+
+def compact(
+    model: nn.Module,
+    example_inputs: Any,
+    plan: Plan,
+    *,
+    compensation: str | Sequence[Any] | Any | None = None,
+    calibration: Any = None,
+) -> nn.Module:
+    """Build the smaller dense network that a plan describes.
+
+    Args:
+        model: the dense network; not changed.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+        plan: from `Plan.uniform`, `Plan.from_widths`, `rlprune.prune`, ...
+        compensation: how surviving weights make up for removed ones: a method's name or object,
+            or several, applied in order. None leaves surviving weights as they are.
+        calibration: batches of inputs for methods that need data.
+
+    Returns:
+        A module of the same class as ``model`` whose tensors are smaller. Before it is returned,
+        its output on the example inputs is compared with the masked network's.
+
+    Raises:
+        PlanError: the plan does not fit the network.
+        StructureError: the smaller network does not compute what the masked one does, for example
+            because a size is written into a ``forward``; names the module and the op.
+    """
+    groups = discover(model, example_inputs)
+    small = build(groups, plan)
+    verify(groups, small, plan)
+    if compensation is not None:
+        from rlprune.compensation import compensate
+
+        compensate(groups, plan, small, compensation, calibration)
+    return small

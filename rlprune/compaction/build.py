@@ -1,0 +1,130 @@
+"""Building the smaller dense network that a plan describes, and its masked twin."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.compaction.attributes import follow
+from rlprune.compaction.slicing import Slicer
+from rlprune.plan import Plan
+from rlprune.structure.groups import Groups
+
+
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Module and attribute that a state-dict name stands for."""
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module:
+    """Build an independent compacted network.
+
+    Args:
+        groups: from `rlprune.discover`.
+        plan: what to keep.
+        slicer: reuse one over several plans of the same groups.
+
+    Returns:
+        A module of the same class with sliced tensors; training mode, ``requires_grad`` flags,
+        dtype, hooks and state-dict names are those of the original. Its weights are copies.
+
+    Raises:
+        PlanError: the plan does not fit the network.
+    """
+    plan.check(groups)
+    cut = (slicer or Slicer(groups)).cut(plan)
+    memo: dict[int, Any] = {}
+    for name, small in cut.items():
+        dense = groups.tensors[name]
+        if isinstance(dense, nn.Parameter):
+            memo[id(dense)] = nn.Parameter(small, requires_grad=dense.requires_grad)
+        else:
+            memo[id(dense)] = small
+    model = copy.deepcopy(groups.model, memo)
+    update_attributes(groups, model, cut)
+    return model
+
+
+def update_attributes(groups: Groups, model: nn.Module, names: Any) -> None:
+    """Let the attributes of every module that owns a cut tensor follow it."""
+    for path in owners_of(groups, names):
+        follow(
+            groups.model.get_submodule(path),
+            model.get_submodule(path),
+            groups.grouped.get(path),
+        )
+
+
+def owners_of(groups: Groups, names: Any) -> list[str]:
+    """Paths of the modules that own some tensors, under every alias."""
+    paths: dict[str, None] = {}
+    for name in names:
+        for alias in groups.aliases.get(name, (name,)):
+            paths.setdefault(alias.rpartition(".")[0].split(".parametrizations")[0])
+    return list(paths)
+
+
+def mask_in_place(groups: Groups, model: nn.Module, plan: Plan) -> None:
+    """Zero every weight that reads a removed unit."""
+    with torch.no_grad():
+        for name, dim, positions in Slicer(groups).positions(plan, "in"):
+            module, attribute = owner(model, name)
+            tensor: Tensor = getattr(module, attribute)
+            tensor.index_fill_(dim, positions.to(tensor.device), 0)
+
+
+class Workspace:
+    """One reusable copy of a network, re-cut for each candidate in milliseconds.
+
+    The module that `build` returns is in eval mode, shares nothing with the user's network, and is
+    valid until the next `build`.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        self._slicer = Slicer(groups)
+        self._model = copy.deepcopy(groups.model).eval()
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(False)
+        self._dense = {
+            name: getattr(*owner(self._model, name)) for name in self._slicer.tensors
+        }
+        self._owners = {
+            name: [owner(self._model, a) for a in groups.aliases.get(name, (name,))]
+            for name in self._slicer.tensors
+        }
+        self._pristine = {
+            name: tensor.detach().clone() for name, tensor in self._model.named_buffers()
+        }
+        self._paths = owners_of(groups, self._slicer.tensors)
+        self._pairs = [
+            (groups.model.get_submodule(p), self._model.get_submodule(p), groups.grouped.get(p))
+            for p in self._paths
+        ]
+
+    def build(self, plan: Plan) -> nn.Module:
+        """Cut the copy to a plan and return it."""
+        plan.check(self.groups)
+        cut = self._slicer.cut(plan)
+        for name, tensor in self._pristine.items():
+            if name not in cut:
+                module, attribute = owner(self._model, name)
+                module._buffers[attribute] = tensor.clone()
+        for name, places in self._owners.items():
+            small = cut.get(name)
+            for module, attribute in places:
+                if attribute in module._parameters:
+                    module._parameters[attribute] = (
+                        self._dense[name]
+                        if small is None
+                        else nn.Parameter(small, requires_grad=False)
+                    )
+                elif small is not None:
+                    module._buffers[attribute] = small
+        for dense, small_module, grouped in self._pairs:
+            follow(dense, small_module, grouped)
+        return self._model

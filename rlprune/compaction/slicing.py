@@ -1,0 +1,86 @@
+"""Which positions of which tensors a plan keeps, and the smaller tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlprune.plan import Plan
+from rlprune.structure.groups import Groups
+
+
+class Slicer:
+    """Cuts the tensors of a network as plans say; set up once, then milliseconds per plan.
+
+    Dimensions that the same units index in the same way (a convolution's outputs and its batch
+    norm's four vectors) share one index.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        axes: dict[tuple[str, int], list[tuple[str, Tensor]]] = {}
+        for group in groups.prunable:
+            for s in groups.slices(group):
+                axes.setdefault((s.tensor, s.dim), []).append((group.name, s.index))
+        self._axes: list[tuple[int, list[tuple[str, Tensor]]]] = []
+        self._cuts: dict[str, list[tuple[int, int]]] = {}
+        known: dict[tuple[object, ...], int] = {}
+        for (tensor, dim), parts in axes.items():
+            size = groups.tensors[tensor].shape[dim]
+            key = (size, *((name, index.numpy().tobytes()) for name, index in parts))
+            if key not in known:
+                known[key] = len(self._axes)
+                self._axes.append((size, parts))
+            self._cuts.setdefault(tensor, []).append((dim, known[key]))
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all tensors that some plan may cut."""
+        return tuple(self._cuts)
+
+    def kept(self, plan: Plan) -> list[Tensor | None]:
+        """Kept positions of every distinct axis; None where all are kept."""
+        gone: dict[str, Tensor] = {}
+        for name, units in plan.keep.items():
+            if len(units) < plan.dense[name]:
+                mask = torch.ones(plan.dense[name], dtype=torch.bool)
+                mask[list(units)] = False
+                gone[name] = mask
+        out: list[Tensor | None] = []
+        for size, parts in self._axes:
+            keep = None
+            for name, index in parts:
+                if name in gone:
+                    if keep is None:
+                        keep = torch.ones(size, dtype=torch.bool)
+                    keep[index[gone[name]].reshape(-1)] = False
+            out.append(None if keep is None else keep.nonzero().reshape(-1))
+        return out
+
+    def cut(self, plan: Plan) -> dict[str, Tensor]:
+        """The smaller tensors, detached copies, for every tensor the plan shrinks."""
+        kept = self.kept(plan)
+        out = {}
+        for name, cuts in self._cuts.items():
+            tensor = self.groups.tensors[name].detach()
+            small = tensor
+            for dim, axis in cuts:
+                index = kept[axis]
+                if index is not None:
+                    small = small.index_select(dim, index.to(small.device))
+            if small is not tensor:
+                out[name] = small
+        return out
+
+    def positions(self, plan: Plan, role: str) -> list[tuple[str, int, Tensor]]:
+        """Removed (tensor, dimension, positions) of one role."""
+        out = []
+        for name, units in plan.keep.items():
+            if len(units) == plan.dense[name]:
+                continue
+            mask = torch.ones(plan.dense[name], dtype=torch.bool)
+            mask[list(units)] = False
+            for s in self.groups.slices(name):
+                if s.role == role:
+                    out.append((s.tensor, s.dim, s.index[mask].reshape(-1)))
+        return out

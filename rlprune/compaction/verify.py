@@ -1,0 +1,122 @@
+"""Law 1 on the example inputs: the masked and the compacted network must agree."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.compaction.build import mask_in_place
+from rlprune.errors import StructureError
+from rlprune.inputs import call
+from rlprune.modes import evaluating
+from rlprune.plan import Plan
+from rlprune.structure.discover import run_trace, tensor_leaves
+from rlprune.structure.groups import Groups
+from rlprune.structure.labels import compress, varying
+from rlprune.structure.trace import Step
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+
+def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
+    """A dense copy of the network in which the removed units are silenced."""
+    plan.check(groups)
+    model = copy.deepcopy(groups.model)
+    mask_in_place(groups, model, plan)
+    return model
+
+
+def difference(masked: nn.Module, small: nn.Module, example_inputs: Any) -> tuple[float, float]:
+    """Largest absolute difference of two networks' outputs, and the outputs' largest magnitude."""
+    with torch.no_grad(), evaluating(masked), evaluating(small):
+        expected = tensor_leaves(call(masked, example_inputs))
+        got = tensor_leaves(call(small, example_inputs))
+    worst = scale = 0.0
+    for a, b in zip(expected, got, strict=True):
+        if a.shape != b.shape:
+            raise StructureError(
+                f"an output has shape {tuple(b.shape)} after compaction, {tuple(a.shape)} before"
+            )
+        if a.is_floating_point() and a.numel():
+            worst = max(worst, float((a.double() - b.double()).abs().max()))
+            scale = max(scale, float(a.double().abs().max()))
+    return worst, scale
+
+
+def verify(groups: Groups, small: nn.Module, plan: Plan) -> float:
+    """Compare a compacted network with its masked twin on the example inputs.
+
+    Returns:
+        The largest absolute difference of the outputs.
+
+    Raises:
+        StructureError: it does not run or does not agree; names the module and the op where its
+            shapes depart from what the plan predicts.
+    """
+    if any(p.device.type == "meta" for p in small.parameters()):
+        return 0.0
+    try:
+        worst, scale = difference(masked_copy(groups, plan), small, groups.example_inputs)
+    except Exception as error:
+        place = departure(groups, small, plan) or f"{type(error).__name__}: {error}"
+        raise StructureError(f"the compacted network does not run: {place}") from error
+    dtype = next((p.dtype for p in small.parameters()), torch.float32)
+    tolerance = TOLERANCE.get(dtype, 0.1) * max(1.0, scale)
+    if not worst <= tolerance:
+        place = departure(groups, small, plan) or "no op has an unexpected shape"
+        raise StructureError(
+            f"the compacted network differs from the masked one by {worst:.3g} "
+            f"(allowed {tolerance:.3g}): {place}"
+        )
+    return worst
+
+
+def departure(groups: Groups, small: nn.Module, plan: Plan) -> str | None:
+    """The first op of a compacted network whose shape is not what the plan predicts, in words."""
+    labels = groups.trace.labels
+    roots = labels.roots()
+    removed = np.zeros(len(labels), dtype=bool)
+    for name, units in plan.keep.items():
+        gone = np.ones(plan.dense[name], dtype=bool)
+        gone[list(units)] = False
+        removed[groups.members[name][gone]] = True
+
+    def expected(step: Step, k: int) -> tuple[int, ...]:
+        shape = list(step.shapes[k])
+        for raw in step.planes[k]:
+            plane = compress(labels, raw)
+            for dim in varying(plane) if plane is not None else ():
+                line: Tensor = plane.movedim(dim, 0).reshape(plane.shape[dim], -1)[:, 0]
+                shape[dim] = int((~removed[roots[line.numpy()]]).sum())
+        return tuple(shape)
+
+    before = ""
+    try:
+        steps = run_trace(small, groups.example_inputs)[0].steps
+        failure = None
+    except StructureError as error:
+        steps = error.steps
+        failure = str(error)
+    for step, now in zip(groups.trace.steps, steps, strict=False):
+        for k, shape in enumerate(now.shapes):
+            if step.op != now.op or k >= len(step.shapes) or shape != expected(step, k):
+                where = now.module or "the model's own forward"
+                want = expected(step, k) if k < len(step.shapes) else ()
+                return (
+                    f"op '{now.op}' in {where} gives shape {shape} where {want} is needed; a size "
+                    "is probably written into that forward: take it from the input's shape (for "
+                    "example x.flatten(1)) or exclude the group it belongs to"
+                )
+        before = f"after op '{now.op}' in {now.module or 'the model'}"
+    if failure is not None:
+        step = groups.trace.steps[len(steps)]
+        return (
+            f"op '{step.op}' in {step.module or 'the model own forward'} fails ({before}): "
+            f"{failure}; a size is probably written into that forward: take it from the input's "
+            "shape (for example x.flatten(1)) or exclude the group it belongs to"
+        )
+    return None
