@@ -1,0 +1,135 @@
+"""The PPO-Lagrangian agent: search loop, logging, saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlprune.errors import CheckpointError
+from rlprune.search.agent import Agent
+from rlprune.search.ppo_lagrangian.algorithm import PPOLagrangian
+from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
+from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
+from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
+from rlprune.search.ppo_lagrangian.screening import Screen
+from rlprune.search.randomness import isolated_randomness
+from rlprune.search.session import Session
+
+_WEIGHTS_FILE = "policy.safetensors"
+_ENDLESS = 10**9
+
+
+class PPOLagrangianAgent(Agent):
+    """Trains a constrained policy on the terminal reward; evaluates what its screen picks."""
+
+    config_class = PPOLagrangianConfig
+    config: PPOLagrangianConfig
+
+    def __init__(self, config: PPOLagrangianConfig | None = None) -> None:
+        super().__init__(config)
+        self.model: PPOLagrangian | None = None
+        self._weights: dict[str, torch.Tensor] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Environment options."""
+        return {"project": self.config.project}
+
+    def run(self, session: Session) -> None:
+        """Trains until the session is done."""
+        with isolated_randomness():
+            self.model = self._build(session)
+            if not session.done:
+                self.model.learn(total_timesteps=_ENDLESS)
+            self._weights = {k: v.clone() for k, v in self.model.policy.state_dict().items()}
+            self.state = {
+                "multipliers": {
+                    name: m.state()
+                    for name, m in zip(session.budgets, self.model.multipliers, strict=True)
+                }
+            }
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The policy's mean action ``[1]`` for an observation.
+
+        Raises:
+            CheckpointError: the agent has neither been trained nor loaded.
+        """
+        if self._weights is None:
+            raise CheckpointError("the agent has no policy yet: run a search or load one")
+        w, n = self._weights, len(self._weights["log_std"])
+        seen = torch.as_tensor(observation, dtype=torch.float32)
+        hidden = torch.tanh(
+            w["mlp_extractor.actor.0.weight"] @ seen[n:] + w["mlp_extractor.actor.0.bias"]
+        )
+        latent = torch.cat([hidden, seen[:n]])
+        mean = torch.tanh(w["action_net.weight"] @ latent + w["action_net.bias"])
+        return np.asarray(mean.clamp(-1.0, 1.0))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes configuration, multipliers and policy weights (safetensors)."""
+        from safetensors.torch import save_file
+
+        super().save(folder)
+        if self._weights is not None:
+            save_file(self._weights, Path(folder) / _WEIGHTS_FILE)
+
+    def load(self, folder: str | Path) -> None:
+        """Reads a saved policy; a following search starts from it."""
+        from safetensors.torch import load_file
+
+        super().load(folder)
+        file = Path(folder) / _WEIGHTS_FILE
+        if not file.is_file():
+            raise CheckpointError(f"no policy weights at {file}")
+        self._weights = load_file(file)
+
+    def _build(self, session: Session) -> PPOLagrangian:
+        c = self.config
+        env = ProposalVecEnv([session.make_env for _ in range(c.proposals)])
+        multipliers = [PIDMultiplier(c.kp, c.ki, c.kd, 0.0, c.max_multiplier) for _ in session.budgets]
+        saved = self.state.get("multipliers", {})
+        for name, multiplier in zip(session.budgets, multipliers, strict=True):
+            if name in saved:
+                multiplier.restore(saved[name])
+
+        def log(violations: np.ndarray) -> None:
+            limits = env.envs[0].get_wrapper_attr("setting").limits
+            for k, name in enumerate(session.budgets):
+                session.log(f"constraint/{name}/value", float((1 + violations[k]) * limits[k]))
+                session.log(f"constraint/{name}/limit", float(limits[k]))
+                session.log(f"constraint/{name}/lambda", multipliers[k].value)
+
+        model = PPOLagrangian(
+            env,
+            judge=Screen(c, session),
+            multipliers=multipliers,
+            horizon=session.decisions,
+            hidden=c.hidden,
+            std=(c.initial_std, c.min_std),
+            seed=session.seed,
+            on_update=log,
+            learning_rate=c.learning_rate,
+            n_epochs=c.epochs,
+            batch_size=session.decisions * c.proposals,
+            clip_range=c.clip_range,
+            ent_coef=c.entropy,
+        )
+        if self._weights is not None:
+            self._warm_start(model)
+        return model
+
+    def _warm_start(self, model: PPOLagrangian) -> None:
+        assert self._weights is not None
+        own = {k: tuple(v.shape) for k, v in model.policy.state_dict().items()}
+        given = {k: tuple(v.shape) for k, v in self._weights.items()}
+        if own != given:
+            name = next(k for k in own if own[k] != given.get(k))
+            raise CheckpointError(
+                f"the saved policy does not fit this network: {name} has shape "
+                f"{given.get(name)}, expected {own[name]} (same groups, budgets and hidden size "
+                "are needed)"
+            )
+        model.policy.load_state_dict(self._weights)

@@ -1,0 +1,140 @@
+"""PPO-Lagrangian on an unforked stable-baselines3 PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from rlprune.search.ppo_lagrangian.buffer import LagrangianRolloutBuffer
+from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
+from rlprune.search.ppo_lagrangian.policy import MultiCriticPolicy
+from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
+
+
+class PPOLagrangian(PPO):
+    """Constrained PPO for episodes of fixed length with a terminal reward and terminal costs.
+
+    Maximises the reward subject to ``E[violation_k] <= 0`` by the Lagrangian
+    ``A = (A_r - sum lambda_k A_k) / (1 + sum lambda_k)`` with gamma = lambda_GAE = 1. The
+    multipliers follow the rollout's mean violations before the policy is updated.
+
+    A ``judge`` decides how each rollout ends: it gets the environments and the whole action
+    sequences, finishes what it wants evaluated, and returns rewards ``[E]``, violations
+    ``[E, m]`` of all episodes and the next first observations, or None to stop.
+
+    Args:
+        env: environments that advance together; one episode of each is a rollout.
+        judge: see above.
+        multipliers: one controller per budget, in the order of the violations.
+        on_update: called after every policy update with the mean violations ``[m]``.
+        updates: PPO updates per rollout's worth of evaluations (see ``judge``).
+        **kwargs: passed to :class:`stable_baselines3.PPO`.
+    """
+
+    policy: MultiCriticPolicy
+    rollout_buffer: LagrangianRolloutBuffer
+
+    def __init__(
+        self,
+        env: ProposalVecEnv,
+        *,
+        judge: Callable[[ProposalVecEnv, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray] | None],
+        multipliers: list[PIDMultiplier],
+        horizon: int,
+        hidden: int = 32,
+        std: tuple[float, float] = (0.5, 0.03),
+        seed: int = 0,
+        on_update: Callable[[np.ndarray], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.judge = judge
+        self.multipliers = multipliers
+        self.on_update = on_update
+        self.noise = torch.Generator().manual_seed(seed)
+        super().__init__(
+            MultiCriticPolicy,
+            env,
+            n_steps=horizon,
+            gamma=1.0,
+            gae_lambda=1.0,
+            normalize_advantage=False,
+            rollout_buffer_class=LagrangianRolloutBuffer,
+            rollout_buffer_kwargs={"n_costs": len(multipliers), "seed": seed},
+            policy_kwargs={
+                "positions": horizon,
+                "n_costs": len(multipliers),
+                "hidden": hidden,
+                "log_std_init": float(np.log(std[0])),
+                "std_range": (std[1], 1.0),
+            },
+            device="cpu",
+            seed=seed,
+            **kwargs,
+        )
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Plays one episode per environment and fills the buffer; False ends the training."""
+        assert isinstance(env, ProposalVecEnv)
+        assert isinstance(rollout_buffer, LagrangianRolloutBuffer)
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        obs = np.asarray(self._last_obs)
+        steps = []
+        for step in range(n_rollout_steps):
+            with torch.no_grad():
+                actions, values, log_prob = self.policy.sample(
+                    torch.as_tensor(obs), self.noise
+                )
+            steps.append((obs, actions.numpy(), values, log_prob))
+            if step < n_rollout_steps - 1:
+                obs = np.asarray(env.step(np.clip(actions.numpy(), -1.0, 1.0))[0])
+        sequences = np.stack([taken[:, 0] for _, taken, _, _ in steps], axis=1)
+        verdict = self.judge(env, np.clip(sequences, -1.0, 1.0))
+        self.num_timesteps += env.num_envs * n_rollout_steps
+        if verdict is None:
+            return False
+        rewards, violations, self._last_obs = verdict
+        start = np.ones(env.num_envs, dtype=np.float32)
+        for step, (seen, taken, values, log_prob) in enumerate(steps):
+            last = step == n_rollout_steps - 1
+            rollout_buffer.add(
+                seen,
+                taken,
+                rewards if last else np.zeros_like(rewards),
+                start if step == 0 else np.zeros_like(start),
+                values,
+                log_prob,
+                violations if last else None,
+            )
+        rollout_buffer.compute_returns_and_advantage(
+            torch.zeros(env.num_envs, 1 + len(self.multipliers)), np.ones(env.num_envs)
+        )
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """Updates the multipliers, mixes the advantages, then runs PPO's own update."""
+        violations = self.rollout_buffer.costs[-1].mean(axis=0)
+        for multiplier, violation in zip(self.multipliers, violations, strict=True):
+            multiplier.update(float(violation))
+        self.rollout_buffer.mix(np.array([m.value for m in self.multipliers]))
+        super().train()
+        if self.on_update is not None:
+            self.on_update(violations)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "judge", "on_update", "noise"]

@@ -1,0 +1,67 @@
+"""Options of PPO-Lagrangian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rlprune.search.agent import AgentConfig
+
+
+@dataclass(frozen=True)
+class PPOLagrangianConfig(AgentConfig):
+    """Options of the constrained PPO agent.
+
+    Attributes:
+        project: scale each proposal onto the budgets before it is evaluated.
+        episodes: plans evaluated per policy update.
+        proposals: episodes rolled out per policy update; the surrogate picks which to evaluate.
+        unscreened: fraction of the evaluated plans that the surrogate has no say in.
+        warmup: evaluations before the surrogate is first trusted.
+        updates: policy updates on surrogate rewards between two batches of evaluations.
+        learning_rate: Adam step size.
+        epochs: passes over a rollout per update.
+        clip_range: PPO's clipping of the probability ratio.
+        entropy: weight of the entropy bonus.
+        initial_std: standard deviation of the first actions.
+        min_std: the standard deviation never falls below this.
+        hidden: width of the hidden layers.
+        kp: proportional gain of the multipliers.
+        ki: integral gain of the multipliers.
+        kd: derivative gain of the multipliers.
+        max_multiplier: upper bound of each multiplier.
+    """
+
+    name: ClassVar[str] = "ppo_lagrangian"
+    project: bool = True
+    episodes: int = 6
+    proposals: int = 96
+    unscreened: float = 0.15
+    warmup: int = 24
+    updates: int = 2
+    learning_rate: float = 0.01
+    epochs: int = 8
+    clip_range: float = 0.3
+    entropy: float = 0.0
+    initial_std: float = 0.5
+    min_std: float = 0.03
+    hidden: int = 32
+    kp: float = 1.0
+    ki: float = 0.5
+    kd: float = 0.2
+    max_multiplier: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        self.require(self.episodes >= 2, "episodes", "at least 2")
+        self.require(
+            self.proposals >= self.episodes, "proposals", f"at least episodes={self.episodes}"
+        )
+        self.require(0 <= self.unscreened <= 1, "unscreened", "in [0, 1]")
+        self.require(self.warmup >= 2, "warmup", "at least 2")
+        for field in ("updates", "epochs", "hidden"):
+            self.require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("learning_rate", "clip_range", "initial_std", "min_std", "max_multiplier"):
+            self.require(getattr(self, field) > 0, field, "positive")
+        for field in ("entropy", "kp", "ki", "kd"):
+            self.require(getattr(self, field) >= 0, field, "zero or positive")

@@ -1,0 +1,93 @@
+"""Which proposals are worth an evaluation, and what the others would have earned."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
+from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
+from rlprune.search.ppo_lagrangian.surrogate import Surrogate
+from rlprune.search.session import Session
+
+Verdict = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Screen:
+    """Judges rollouts: spends evaluations on few proposals, forecasts the rest.
+
+    Evaluated episodes keep their real reward and violations. All others are abandoned one step
+    before they would cost an evaluation and get the surrogate's mean reward and the environment's
+    forecast of their violations. A proposal is evaluated when it is best in a joint sample of the
+    surrogate's posterior (batch Thompson sampling), so candidates stay within the policy's reach
+    and uncertain ones get their turn; a fixed fraction is taken as the policy proposes.
+
+    Args:
+        config: the agent's options.
+        session: counts evaluations.
+    """
+
+    def __init__(self, config: PPOLagrangianConfig, session: Session) -> None:
+        self._config = config
+        self._session = session
+        self._surrogate = Surrogate(session.decisions)
+        self._generator = torch.Generator().manual_seed(session.seed + 1)
+        self._round = 0
+        self._booked: set[tuple[int, ...]] = set()
+
+    def __call__(self, env: ProposalVecEnv, sequences: np.ndarray) -> Verdict | None:
+        """See :class:`rlprune.search.ppo_lagrangian.PPOLagrangian`."""
+        if self._session.done:
+            return None
+        c = self._config
+        inner = env.envs[0]
+        previews = [inner.get_wrapper_attr("preview")(actions) for actions in sequences]
+        ratios = np.array([p.ratios for p in previews])
+        violations = np.array([p.violations for p in previews])
+        trusted = len(self._surrogate) >= c.warmup
+        spend = (self._round % c.updates == 0) or not trusted
+        self._round += 1
+        chosen: list[int] = []
+        if spend:
+            chosen = self._choose(inner, ratios, trusted)
+        observations, outcomes = env.finish(sequences[:, -1:], chosen)
+        real: dict[int, float] = {}
+        for index, (reward, info) in outcomes.items():
+            outcome = self._session.outcome(reward, info)
+            real[index] = squash(reward)
+            violations[index] = outcome.violations
+            if outcome.evaluation.widths not in self._booked:
+                self._booked.add(outcome.evaluation.widths)
+                dense = inner.get_wrapper_attr("setting").dense
+                self._surrogate.add(np.array(outcome.evaluation.widths) / dense, squash(reward))
+        if chosen and len(self._surrogate) >= 3:
+            self._surrogate.fit()
+        rewards = self._surrogate.predict(ratios)
+        for index, reward in real.items():
+            rewards[index] = reward
+        return rewards, violations, observations
+
+    def _choose(self, env: object, ratios: np.ndarray, trusted: bool) -> list[int]:
+        count = min(self._config.episodes, self._session.remaining)
+        if not trusted:
+            return list(range(count))
+        setting = env.get_wrapper_attr("setting")  # type: ignore[attr-defined]
+        fresh = [
+            i for i, r in enumerate(ratios) if not self._session.seen(setting.widths(r))
+        ] or list(range(len(ratios)))
+        free = math.ceil(self._config.unscreened * count) if self._config.unscreened else 0
+        chosen = fresh[: min(free, count)]
+        samples = self._surrogate.sample(ratios, count, self._generator)
+        for sample in samples[len(chosen) :]:
+            order = sorted(fresh, key=lambda i: -sample[i])
+            pick = next((i for i in order if i not in chosen), None)
+            if pick is not None:
+                chosen.append(pick)
+        return chosen
+
+
+def squash(reward: float) -> float:
+    """Compresses the rewards of ruinous plans: identity above 0, logarithmic below."""
+    return reward if reward >= 0 else -math.log1p(-reward)

@@ -1,0 +1,25 @@
+"""Keep libraries that draw from global generators from disturbing anybody else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def isolated_randomness() -> Iterator[None]:
+    """Restores the global generators of random, NumPy and PyTorch (CPU) on exit.
+
+    stable-baselines3 seeds and draws from them; code outside must not notice.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
