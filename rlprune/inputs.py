@@ -1,4 +1,4 @@
-"""Example inputs: one tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
+"""Example inputs: one tensor, a sequence of positional or a mapping of keyword arguments."""
 
 from __future__ import annotations
 

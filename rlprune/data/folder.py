@@ -144,9 +144,7 @@ def imagenet_transforms(size: int, resize: int | None) -> tuple[Callable, Callab
         [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     )
     side = resize if resize is not None else round(size * 256 / 224)
-    evaluate = v2.Compose(
-        [v2.Resize(side, antialias=True), v2.CenterCrop(size), v2.PILToTensor()]
-    )
+    evaluate = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
     return train, evaluate
 
 

@@ -61,10 +61,10 @@ def load(name: str | None = None, *, _target_: str | None = None, **options: Any
     loader = locate(wanted) if "." in wanted else LOADERS.get(wanted)
     if loader is None:
         near = difflib.get_close_matches(wanted, LOADERS, n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise ConfigError(
-            f"unknown data set {wanted!r}{hint} There are {', '.join(LOADERS)}, and any function of "
-            "yours as package.module.name"
+            f"unknown data set {wanted!r}{hint} There are {', '.join(LOADERS)}, and any "
+            "function of yours as package.module.name"
         )
     try:
         data = loader(**options)

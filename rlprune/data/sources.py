@@ -55,8 +55,8 @@ def to_split(source: Source, name: str, normalise: Normalise, workers: int = 0) 
     if isinstance(source, Callable):  # type: ignore[arg-type]
         return to_split(source(), name, normalise, workers)
     raise DataError(
-        f"{name}: got {type(source).__name__}; give an (x, y) pair of tensors, a map-style data set "
-        "of (x, y), or a loader of (x, y) batches"
+        f"{name}: got {type(source).__name__}; give an (x, y) pair of tensors, a map-style data "
+        "set of (x, y), or a loader of (x, y) batches"
     )
 
 
@@ -157,7 +157,7 @@ def draw(
     if labels is not None:
         # Sorting by position within the class deals the classes out evenly.
         by_class = labels[shuffled].argsort(stable=True)
-        classes, counts = labels[shuffled].unique(return_counts=True)
+        counts = labels[shuffled].unique(return_counts=True)[1]
         fraction = torch.cat([(torch.arange(int(c)) + 0.5) / int(c) for c in counts])
         key = torch.empty(size, dtype=torch.float64)
         key[by_class] = fraction.double()

@@ -136,8 +136,8 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
             return tensors
         if others:
             raise CheckpointError(
-                f"{path} holds entries that are no tensors: {_some(others)}; expected a state dict, "
-                f"bare or under one of {', '.join(_WRAPPERS)}"
+                f"{path} holds entries that are no tensors: {_some(others)}; expected a state "
+                f"dict, bare or under one of {', '.join(_WRAPPERS)}"
             )
     raise CheckpointError(f"{path} holds {type(content).__name__}, expected a state dict")
 

@@ -100,8 +100,8 @@ def _build(name: str, num_classes: int | None, weights: str | None, kwargs: dict
         return create_torchvision(name[len(TORCHVISION) :], num_classes, weights, kwargs)
     if weights is not None:
         raise ConfigError(
-            f"weights={weights!r}: only torchvision models have downloadable weights; give {name!r} "
-            "a file with checkpoint= instead"
+            f"weights={weights!r}: only torchvision models have downloadable weights; give "
+            f"{name!r} a file with checkpoint= instead"
         )
     if "." in name:
         return _call(_resolve(name), name, num_classes, kwargs)

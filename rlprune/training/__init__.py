@@ -1,0 +1,21 @@
+"""Training of dense and pruned networks, resumable to the bit."""
+
+from __future__ import annotations
+
+from rlprune.training.config import FineTune, Pretrain
+from rlprune.training.evaluate import Metrics, evaluate
+from rlprune.training.loop import TrainResult, finetune, pretrain
+from rlprune.training.record import CsvHistory, EpochRecord, TensorBoardHistory
+
+__all__ = [
+    "CsvHistory",
+    "EpochRecord",
+    "FineTune",
+    "Metrics",
+    "Pretrain",
+    "TensorBoardHistory",
+    "TrainResult",
+    "evaluate",
+    "finetune",
+    "pretrain",
+]

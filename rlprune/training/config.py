@@ -1,0 +1,118 @@
+"""Training recipes as frozen dataclasses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlprune.errors import ConfigError
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("onecycle", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. Fields that every recipe shares.
+
+    Raises:
+        ConfigError: A field is out of its range.
+    """
+
+    epochs: int = 10
+    """Passes over the training split; 0 trains nothing."""
+    optimizer: str = "sgd"
+    """``sgd`` with Nesterov momentum, or ``adamw``."""
+    lr: float = 0.05
+    """Highest learning rate of the schedule."""
+    momentum: float = 0.9
+    """Nesterov momentum of sgd; the first beta of adamw."""
+    weight_decay: float = 5e-4
+    """L2 penalty of sgd, decoupled decay of adamw."""
+    decay_all: bool = False
+    """Decay biases and normalisation parameters too; He et al. 2019 (bag of tricks) leave them."""
+    schedule: str = "onecycle"
+    """``onecycle``: linear up, linear down to zero (Smith and Topin 2018); ``cosine``: linear up,
+    half a cosine down (Loshchilov and Hutter 2017); ``constant``: linear up, then level."""
+    warmup: float = 0.2
+    """Share of all steps on which the learning rate rises."""
+    batch_size: int = 128
+    """Images per step."""
+    label_smoothing: float = 0.0
+    """Probability spread over all classes in the targets."""
+    grad_clip: float | None = None
+    """Largest gradient norm; None clips nothing."""
+    autocast: bool | str = "auto"
+    """bfloat16 autocast: ``auto`` where the processor or GPU is faster with it, or true, false."""
+    channels_last: bool = True
+    """Memory layout of convolutional networks; faster on processors and GPUs alike."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        self._require("epochs", self.epochs >= 0, "0 or more")
+        self._require("optimizer", self.optimizer in OPTIMIZERS, " or ".join(OPTIMIZERS))
+        self._require("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
+        self._require("lr", math.isfinite(self.lr) and self.lr > 0, "a positive number")
+        self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
+        self._require("warmup", 0 <= self.warmup < 1, "in [0, 1)")
+        self._require("batch_size", self.batch_size >= 1, "1 or more")
+        self._require("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
+        self._require("grad_clip", self.grad_clip is None or self.grad_clip > 0, "positive or null")
+        self._require("autocast", self.autocast in (True, False, "auto"), "true, false or auto")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Any:
+        """Build a recipe from a mapping.
+
+        Args:
+            fields: Field names and values.
+
+        Raises:
+            ConfigError: A name is unknown.
+        """
+        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ConfigError(
+                f"{cls.__name__} has no field {', '.join(unknown)}; it has "
+                f"{', '.join(cls.__dataclass_fields__)}"
+            )
+        return cls(**fields)
+
+    def _require(self, field: str, holds: bool, valid: str) -> None:
+        if not holds:
+            raise ConfigError(
+                f"{type(self).__name__}.{field}={getattr(self, field)!r}: must be {valid}"
+            )
+
+
+@dataclass(frozen=True)
+class FineTune(Recipe):
+    """Training of the pruned network, by default against the dense network's outputs."""
+
+    distill: bool = True
+    """Learn from the dense network's outputs (Hinton et al. 2015)."""
+    distill_alpha: float = 0.7
+    """Weight of the distillation loss; the labels' loss has ``1 - distill_alpha``."""
+    temperature: float = 4.0
+    """Temperature of the distillation loss."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        self._require("distill_alpha", 0 <= self.distill_alpha <= 1, "in [0, 1]")
+        self._require("temperature", self.temperature > 0, "positive")
+
+
+@dataclass(frozen=True)
+class Pretrain(Recipe):
+    """Training of the dense network from scratch."""
+
+    epochs: int = 30
+    """Passes over the training split; 0 trains nothing."""
+    lr: float = 0.1
+    """Highest learning rate of the schedule."""
+    label_smoothing: float = 0.1
+    """Probability spread over all classes in the targets."""

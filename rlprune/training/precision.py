@@ -1,0 +1,64 @@
+"""Number formats and memory layout that make a network run faster on its device."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_FAST_FLAGS = ("avx512_bf16", "amx_bf16")
+
+
+def default_device(device: torch.device | str | None = None) -> torch.device:
+    """The device given, else the first GPU, else the processor."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_bfloat16(setting: bool | str, device: torch.device) -> bool:
+    """Resolve an ``autocast`` setting.
+
+    Args:
+        setting: True, False or ``"auto"``.
+        device: Where the network runs.
+
+    Returns:
+        Whether to run under bfloat16 autocast.
+    """
+    if setting != "auto":
+        return bool(setting)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _processor_has_bfloat16()
+
+
+def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
+    """bfloat16 autocast on ``device``, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def to_channels_last(value: Tensor) -> Tensor:
+    """Lay out image batches ``[N, C, H, W]`` channels last; leave everything else alone."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether the network has 2-D convolutions."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+@lru_cache(maxsize=1)
+def _processor_has_bfloat16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        found = capabilities()
+        return any(bool(found.get(flag)) for flag in _FAST_FLAGS)
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return any(flag in flags for flag in _FAST_FLAGS)
