@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlprune_envs.handle import ProblemHandle
-from rlprune_envs.observation import Layout, Observer
+from rlprune_envs.observation import Drafts, Layout, Observer
 from rlprune_envs.preview import Preview, forecast, relative_costs
 from rlprune_envs.setting import Setting
 from rlprune_envs.table import plan_table
@@ -111,6 +111,10 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         ratios = self._setting.ratios(np.asarray(actions, dtype=np.float64))
         return forecast(self.problem, self._setting, ratios, project=self._project)
 
+    def drafts(self, count: int) -> Drafts:
+        """``count`` episodes to think through without ever evaluating one."""
+        return Drafts(self._setting, count)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -119,7 +123,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         self._reference = self._handle.reference(project=self._project)
         self._ratios = []
         self._evaluation = None
-        return self._observer.reset(), {"reference": self._reference}
+        return self._observer.reset()[0], {"reference": self._reference}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decides one group. See :class:`gymnasium.Env`.
@@ -143,7 +147,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
             ratio = self._clamped(decision, ratio)
             value = self._action_of(decision, ratio)
         self._ratios.append(ratio)
-        observation = self._observer.advance(value, ratio)
+        observation = self._observer.advance(np.array([value]), np.array([ratio]))[0]
         if decision < n - 1:
             return observation, 0.0, False, False, {}
         reward, info = self._finish()

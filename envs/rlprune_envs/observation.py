@@ -60,14 +60,19 @@ class Layout:
 
 
 class Observer:
-    """Fills observations in constant time per step."""
+    """Follows episodes that advance together and fills their observations.
 
-    def __init__(self, setting: Setting) -> None:
+    Args:
+        setting: constants of the problem.
+        count: number of episodes E.
+    """
+
+    def __init__(self, setting: Setting, count: int = 1) -> None:
         n, m = setting.shares.shape
         self.layout = Layout(n, m, setting.features.shape[1])
         self._setting = setting
-        scale = np.log(setting.dense_costs / setting.limits)
-        self._scale = scale
+        self._count = count
+        self._scale = np.log(setting.dense_costs / setting.limits)
         self._tail_lowest = _tails(setting.log_drops(setting.lowest))
         self._tail_uniform = _tails(setting.log_drops(setting.uniform))
         blocks = [
@@ -78,32 +83,73 @@ class Observer:
             np.vstack([2.0 * setting.shares - 1.0, np.zeros((1, m))]),
         ]
         self._static = np.hstack(blocks).astype(np.float32)
-        self._dynamic = 2 * m
-        self._previous = self.layout.fields()["previous"]
+        self._previous = self.layout.fields()["previous"].start
         self.reset()
 
     def reset(self) -> np.ndarray:
-        """Starts an episode; returns the first observation ``[size]`` float32."""
+        """Starts the episodes; returns their first observations ``[E, size]`` float32."""
         self._step = 0
-        self._log_cost = self._scale.copy()
-        return self._observe(0.0)
+        self._log_cost = np.tile(self._scale, (self._count, 1))
+        return self._observe(np.zeros(self._count))
 
-    def advance(self, action: float, ratio: float) -> np.ndarray:
-        """Records one decision; returns the next observation ``[size]`` float32."""
+    def advance(self, actions: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Records one decision of each episode.
+
+        Args:
+            actions: ``[E]`` actions in [-1, 1].
+            ratios: ``[E]`` keep ratios that they stand for.
+
+        Returns:
+            Next observations ``[E, size]`` float32.
+        """
         s, t = self._setting, self._step
         span = max(1.0 - float(s.lowest[t]), 1e-9)
-        depth = min(max((1.0 - ratio) / span, 0.0), 1.0)
-        self._log_cost += np.log1p(-s.shares[t] * depth) * s.slope
+        depth = np.clip((1.0 - ratios) / span, 0.0, 1.0)
+        self._log_cost += np.log1p(-s.shares[t] * depth[:, None]) * s.slope
         self._step += 1
-        return self._observe(action)
+        return self._observe(actions)
 
-    def _observe(self, previous: float) -> np.ndarray:
+    def _observe(self, previous: np.ndarray) -> np.ndarray:
+        static = self._static[self._step]
+        observation = np.empty((self._count, self.layout.size), dtype=np.float32)
+        observation[:, : len(static)] = static
+        observation[:, self._previous] = previous
+        m = self._log_cost.shape[1]
         used = np.exp(self._log_cost + self._tail_lowest[self._step])
         outlook = np.exp(self._log_cost + self._tail_uniform[self._step])
-        static = self._static[self._step].copy()
-        static[self._previous] = previous
-        dynamic = np.concatenate([2.0 * used - 1.0, outlook - 1.0])
-        return np.concatenate([static, np.clip(dynamic, -1.0, 1.0).astype(np.float32)])
+        observation[:, -2 * m : -m] = np.minimum(2.0 * used - 1.0, 1.0)
+        observation[:, -m:] = np.clip(outlook - 1.0, -1.0, 1.0)
+        return observation
+
+
+class Drafts:
+    """Episodes that are only thought through: the environment's observations without its last step.
+
+    Gives exactly the observations that KeepRatio-v0 (without ``clamp``) gives for the same
+    actions, for many episodes at once. No draft is ever evaluated.
+
+    Args:
+        setting: constants of the problem.
+        count: number of episodes E.
+    """
+
+    def __init__(self, setting: Setting, count: int) -> None:
+        self._setting = setting
+        self._observer = Observer(setting, count)
+        self._step = 0
+
+    def reset(self) -> np.ndarray:
+        """First observations ``[E, size]``."""
+        self._step = 0
+        return self._observer.reset()
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """Takes ``[E]`` actions; returns the next observations ``[E, size]``."""
+        clipped = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+        s, t = self._setting, self._step
+        span = np.where(clipped >= 0, s.highest[t] - s.uniform[t], s.uniform[t] - s.lowest[t])
+        self._step += 1
+        return self._observer.advance(clipped, s.uniform[t] + clipped * span)
 
 
 def _tails(log_drops: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rlprune.evaluator import Evaluator
     from rlprune_envs.setting import Setting
 
-_BISECTIONS = 14
+_STEPS = 8
+_TOLERANCE = 0.003
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,43 @@ def forecast(
     raw = relative_costs(problem, setting, ratios)
     if not project:
         return Preview(ratios=ratios, violations=raw - 1.0)
-    low, high = 0.0, 1.0
-    if raw.max() <= 1.0:
-        low, high = 1.0, float(1.0 / max(ratios.min(), 1e-3))
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        scaled = np.clip(ratios * middle, setting.lowest, setting.highest)
-        if relative_costs(problem, setting, scaled).max() <= 1.0:
-            low = middle
-        else:
-            high = middle
-    scaled = np.clip(ratios * low, setting.lowest, setting.highest)
+    scale = _common_scale(problem, setting, ratios, float(raw.max()))
+    scaled = np.clip(ratios * scale, setting.lowest, setting.highest)
     return Preview(ratios=scaled, violations=raw - 1.0)
+
+
+def _common_scale(
+    problem: Evaluator, setting: Setting, ratios: np.ndarray, peak: float
+) -> float:
+    """Factor on all ratios that brings the tightest budget to its limit.
+
+    Illinois' false position on log cost over log scale, which is close to a straight line.
+    """
+    top = float(np.log((setting.highest / ratios).max()))
+    bottom = float(np.log((setting.lowest / ratios).min()))
+
+    def excess(log_scale: float) -> float:
+        scaled = np.clip(ratios * np.exp(log_scale), setting.lowest, setting.highest)
+        return float(np.log(max(relative_costs(problem, setting, scaled).max(), 1e-9)))
+
+    at_zero = float(np.log(max(peak, 1e-9)))
+    if at_zero <= 0:
+        low, low_value, high = 0.0, at_zero, top
+        high_value = excess(high)
+        if high_value <= 0:
+            return float(np.exp(high))
+    else:
+        high, high_value, low = 0.0, at_zero, bottom
+        low_value = excess(low)
+        if low_value > 0:
+            return float(np.exp(low))
+    for _ in range(_STEPS):
+        middle = (low * high_value - high * low_value) / (high_value - low_value)
+        value = excess(middle)
+        if abs(value) < _TOLERANCE:
+            return float(np.exp(middle))
+        if value <= 0:
+            low, low_value, high_value = middle, value, high_value / 2
+        else:
+            high, high_value, low_value = middle, value, low_value / 2
+    return float(np.exp(low))

@@ -22,7 +22,7 @@ class Setting:
         lowest: ``[n]`` smallest legal keep ratios.
         uniform: ``[n]`` keep ratios of the uniform plan that meets the tightest budget.
         highest: ``[n]`` largest legal keep ratios.
-        legal: for each decision its legal widths, ascending.
+        nearest: ``[n, max(dense) + 1]`` nearest legal width to each integer width.
         features: ``[n, F]`` static description of the layers, scaled to about [-1, 1].
         shares: ``[n, m]`` relative drop of each cost when one group alone goes to its minimum.
         slope: ``[m]`` exponent that makes the cheap model exact at the uniform plan.
@@ -34,7 +34,7 @@ class Setting:
     lowest: np.ndarray
     uniform: np.ndarray
     highest: np.ndarray
-    legal: tuple[np.ndarray, ...]
+    nearest: np.ndarray
     features: np.ndarray
     shares: np.ndarray
     slope: np.ndarray
@@ -66,7 +66,7 @@ class Setting:
             lowest=lowest,
             uniform=widths / dense,
             highest=np.array([w[-1] for w in legal]) / dense,
-            legal=legal,
+            nearest=np.array([_nearest(choices, int(dense.max())) for choices in legal]),
             features=np.asarray(problem.features, dtype=np.float64),
             shares=shares,
             slope=np.ones(len(limits)),
@@ -102,11 +102,9 @@ class Setting:
 
     def widths(self, ratios: np.ndarray) -> tuple[int, ...]:
         """Nearest legal widths to ``[n]`` keep ratios."""
-        wanted = ratios * self.dense
-        return tuple(
-            int(legal[np.argmin(np.abs(legal - want))])
-            for legal, want in zip(self.legal, wanted, strict=True)
-        )
+        wanted = np.rint(ratios * self.dense).astype(np.int64)
+        nearest = self.nearest[np.arange(len(wanted)), np.clip(wanted, 0, self.dense)]
+        return tuple(nearest.tolist())
 
     def ratio(self, decision: int, action: float) -> float:
         """Keep ratio that an action in [-1, 1] stands for.
@@ -128,3 +126,8 @@ class Setting:
         up = ratios >= self.uniform
         span = np.where(up, self.highest - self.uniform, self.uniform - self.lowest)
         return np.clip((ratios - self.uniform) / np.maximum(span, 1e-9), -1.0, 1.0)
+
+
+def _nearest(legal: np.ndarray, largest: int) -> np.ndarray:
+    """Nearest of the ascending ``legal`` widths to 0, 1, ..., ``largest``, smaller on a tie."""
+    return np.asarray(legal[np.abs(legal[None] - np.arange(largest + 1)[:, None]).argmin(axis=1)])

@@ -29,7 +29,7 @@ class CemConfig(AgentConfig):
     samples: int = 12
     elites: int = 4
     initial_std: float = 0.5
-    smoothing: float = 0.7
+    smoothing: float = 1.0
     min_std: float = 0.02
 
     def __post_init__(self) -> None:

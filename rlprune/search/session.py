@@ -75,7 +75,7 @@ class Session:
         self._started = time.monotonic()
         self._bar = ProgressBar(evaluations, show=progress)
         self._writer = _writer(tensorboard)
-        self._env = self.make_env()
+        self.env = self.make_env()
 
     def make_env(self) -> gym.Env[np.ndarray, np.ndarray]:
         """Makes an environment of the problem whose episodes are counted here."""
@@ -87,7 +87,7 @@ class Session:
     @property
     def decisions(self) -> int:
         """Episode length."""
-        return int(self._env.get_wrapper_attr("layout").decisions)
+        return int(self.env.get_wrapper_attr("layout").decisions)
 
     @property
     def remaining(self) -> int:
@@ -105,7 +105,7 @@ class Session:
 
     def play(self, actions: np.ndarray) -> Outcome:
         """Plays one episode with ``[n]`` actions in [-1, 1]."""
-        env = self._env
+        env = self.env
         env.reset()
         reward, info = 0.0, {}
         for action in np.clip(actions, -1.0, 1.0):
@@ -164,7 +164,7 @@ class Session:
     def close(self) -> None:
         """Ends the progress bar and flushes the TensorBoard events."""
         self._bar.close()
-        self._env.close()
+        self.env.close()
         if self._writer is not None:
             self._writer.close()
 

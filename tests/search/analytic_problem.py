@@ -45,6 +45,9 @@ class AnalyticBudget:
     cost: Callable[[Sequence[int]], float]
     estimate: Callable[[Sequence[int]], float] | None = None
 
+    def violation(self, value: float) -> float:
+        return value / self.limit - 1.0
+
 
 @dataclass(frozen=True)
 class AnalyticPlan:
@@ -91,6 +94,7 @@ class AnalyticProblem:
         rng = np.random.default_rng(self.seed)
         dense = [16 * 2 ** (3 * i // n) for i in range(n)]
         self.decisions = tuple(AnalyticGroup(f"conv{i}", w) for i, w in enumerate(dense))
+        self.legal = tuple(g.legal_widths() for g in self.decisions)
         self.areas = [4.0 ** -(3 * i // n) for i in range(n)]
         self.sensitivity = np.exp(rng.normal(-3.0, 1.0, n))
         self.power = rng.uniform(0.6, 1.6, n)

@@ -41,6 +41,7 @@ class PPOLagrangianAgent(Agent):
         """Trains until the session is done."""
         with isolated_randomness():
             self.model = self._build(session)
+            session.env.reset()
             if not session.done:
                 self.model.learn(total_timesteps=_ENDLESS)
             self._weights = {k: v.clone() for k, v in self.model.policy.state_dict().items()}
@@ -88,7 +89,7 @@ class PPOLagrangianAgent(Agent):
 
     def _build(self, session: Session) -> PPOLagrangian:
         c = self.config
-        env = ProposalVecEnv([session.make_env for _ in range(c.proposals)])
+        env = ProposalVecEnv(session.env, c.proposals)
         multipliers = [PIDMultiplier(c.kp, c.ki, c.kd, 0.0, c.max_multiplier) for _ in session.budgets]
         saved = self.state.get("multipliers", {})
         for name, multiplier in zip(session.budgets, multipliers, strict=True):
@@ -96,7 +97,7 @@ class PPOLagrangianAgent(Agent):
                 multiplier.restore(saved[name])
 
         def log(violations: np.ndarray) -> None:
-            limits = env.envs[0].get_wrapper_attr("setting").limits
+            limits = session.env.get_wrapper_attr("setting").limits
             for k, name in enumerate(session.budgets):
                 session.log(f"constraint/{name}/value", float((1 + violations[k]) * limits[k]))
                 session.log(f"constraint/{name}/limit", float(limits[k]))

@@ -25,16 +25,19 @@ class PPOLagrangian(PPO):
     ``A = (A_r - sum lambda_k A_k) / (1 + sum lambda_k)`` with gamma = lambda_GAE = 1. The
     multipliers follow the rollout's mean violations before the policy is updated.
 
-    A ``judge`` decides how each rollout ends: it gets the environments and the whole action
-    sequences, finishes what it wants evaluated, and returns rewards ``[E]``, violations
-    ``[E, m]`` of all episodes and the next first observations, or None to stop.
+    A ``judge`` decides how each rollout ends: it gets the whole action sequences ``[E, n]``, plays
+    those it wants evaluated, and returns rewards ``[E]`` and violations ``[E, m]`` of all
+    episodes, or None to stop.
 
     Args:
         env: environments that advance together; one episode of each is a rollout.
         judge: see above.
         multipliers: one controller per budget, in the order of the violations.
         on_update: called after every policy update with the mean violations ``[m]``.
-        updates: PPO updates per rollout's worth of evaluations (see ``judge``).
+        horizon: episode length n.
+        hidden: width of the hidden layers.
+        std: first and smallest standard deviation of the actions.
+        seed: seed of weights, actions and minibatches.
         **kwargs: passed to :class:`stable_baselines3.PPO`.
     """
 
@@ -45,7 +48,7 @@ class PPOLagrangian(PPO):
         self,
         env: ProposalVecEnv,
         *,
-        judge: Callable[[ProposalVecEnv, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray] | None],
+        judge: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray] | None],
         multipliers: list[PIDMultiplier],
         horizon: int,
         hidden: int = 32,
@@ -103,11 +106,12 @@ class PPOLagrangian(PPO):
             if step < n_rollout_steps - 1:
                 obs = np.asarray(env.step(np.clip(actions.numpy(), -1.0, 1.0))[0])
         sequences = np.stack([taken[:, 0] for _, taken, _, _ in steps], axis=1)
-        verdict = self.judge(env, np.clip(sequences, -1.0, 1.0))
+        verdict = self.judge(np.clip(sequences, -1.0, 1.0))
         self.num_timesteps += env.num_envs * n_rollout_steps
         if verdict is None:
             return False
-        rewards, violations, self._last_obs = verdict
+        rewards, violations = verdict
+        self._last_obs = env.reset()
         start = np.ones(env.num_envs, dtype=np.float32)
         for step, (seen, taken, values, log_prob) in enumerate(steps):
             last = step == n_rollout_steps - 1

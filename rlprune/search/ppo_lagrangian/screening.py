@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
-from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
 from rlprune.search.ppo_lagrangian.surrogate import Surrogate
 from rlprune.search.session import Session
 
-Verdict = tuple[np.ndarray, np.ndarray, np.ndarray]
+Verdict = tuple[np.ndarray, np.ndarray]
 
 
 class Screen:
@@ -34,48 +33,45 @@ class Screen:
         self._session = session
         self._surrogate = Surrogate(session.decisions)
         self._generator = torch.Generator().manual_seed(session.seed + 1)
+        self._preview = session.env.get_wrapper_attr("preview")
+        self._setting = session.env.get_wrapper_attr("setting")
         self._round = 0
         self._booked: set[tuple[int, ...]] = set()
 
-    def __call__(self, env: ProposalVecEnv, sequences: np.ndarray) -> Verdict | None:
+    def __call__(self, sequences: np.ndarray) -> Verdict | None:
         """See :class:`rlprune.search.ppo_lagrangian.PPOLagrangian`."""
         if self._session.done:
             return None
         c = self._config
-        inner = env.envs[0]
-        previews = [inner.get_wrapper_attr("preview")(actions) for actions in sequences]
+        previews = [self._preview(actions) for actions in sequences]
         ratios = np.array([p.ratios for p in previews])
         violations = np.array([p.violations for p in previews])
         trusted = len(self._surrogate) >= c.warmup
         spend = (self._round % c.updates == 0) or not trusted
         self._round += 1
-        chosen: list[int] = []
-        if spend:
-            chosen = self._choose(inner, ratios, trusted)
-        observations, outcomes = env.finish(sequences[:, -1:], chosen)
+        chosen = self._choose(ratios, trusted) if spend else []
         real: dict[int, float] = {}
-        for index, (reward, info) in outcomes.items():
-            outcome = self._session.outcome(reward, info)
-            real[index] = squash(reward)
+        for index in chosen:
+            outcome = self._session.play(sequences[index])
+            real[index] = squash(outcome.reward)
             violations[index] = outcome.violations
-            if outcome.evaluation.widths not in self._booked:
-                self._booked.add(outcome.evaluation.widths)
-                dense = inner.get_wrapper_attr("setting").dense
-                self._surrogate.add(np.array(outcome.evaluation.widths) / dense, squash(reward))
+            widths = outcome.evaluation.widths
+            if widths not in self._booked:
+                self._booked.add(widths)
+                self._surrogate.add(np.array(widths) / self._setting.dense, real[index])
         if chosen and len(self._surrogate) >= 3:
             self._surrogate.fit()
         rewards = self._surrogate.predict(ratios)
         for index, reward in real.items():
             rewards[index] = reward
-        return rewards, violations, observations
+        return rewards, violations
 
-    def _choose(self, env: object, ratios: np.ndarray, trusted: bool) -> list[int]:
+    def _choose(self, ratios: np.ndarray, trusted: bool) -> list[int]:
         count = min(self._config.episodes, self._session.remaining)
         if not trusted:
             return list(range(count))
-        setting = env.get_wrapper_attr("setting")  # type: ignore[attr-defined]
         fresh = [
-            i for i, r in enumerate(ratios) if not self._session.seen(setting.widths(r))
+            i for i, r in enumerate(ratios) if not self._session.seen(self._setting.widths(r))
         ] or list(range(len(ratios)))
         free = math.ceil(self._config.unscreened * count) if self._config.unscreened else 0
         chosen = fresh[: min(free, count)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 _JITTER = 1e-6
+_REFIT = 1.15
 
 
 class Surrogate:
@@ -30,7 +31,7 @@ class Surrogate:
         self._length_prior = prior
         self._log_length = torch.full((dimensions,), prior - 1.0, dtype=torch.float64)
         self._log_noise = torch.tensor(-4.0, dtype=torch.float64)
-        self._fitted = False
+        self._tuned_at = 0
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -40,8 +41,8 @@ class Surrogate:
         self._inputs.append(np.asarray(ratios, dtype=np.float64))
         self._targets.append(float(target))
 
-    def fit(self, steps: int = 40) -> None:
-        """Maximises the posterior of the hyperparameters on the points added so far."""
+    def fit(self, steps: int = 30) -> None:
+        """Conditions on the points added so far; tunes hyperparameters when 15 % are new."""
         keep = self._selection()
         self._x = _warp(np.array([self._inputs[i] for i in keep]))
         y = torch.tensor([self._targets[i] for i in keep], dtype=torch.float64)
@@ -50,7 +51,9 @@ class Surrogate:
         length = self._log_length.clone().requires_grad_()
         noise = self._log_noise.clone().requires_grad_()
         optimizer = torch.optim.Adam([length, noise], lr=0.1)
-        for _ in range(steps if not self._fitted else max(steps // 4, 5)):
+        due = len(self._targets) >= _REFIT * self._tuned_at
+        self._tuned_at = len(self._targets) if due else self._tuned_at
+        for _ in range(steps if due else 0):
             optimizer.zero_grad()
             loss = self._negative_log_posterior(length, noise)
             loss.backward()
@@ -58,7 +61,6 @@ class Surrogate:
         self._log_length, self._log_noise = length.detach(), noise.detach()
         self._factor = self._cholesky(self._log_length, self._log_noise)
         self._weights = torch.cholesky_solve(self._y[:, None], self._factor)
-        self._fitted = True
 
     def predict(self, ratios: np.ndarray) -> np.ndarray:
         """Posterior mean ``[P]`` of the reward at ``[P, n]`` keep ratios."""
