@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.compaction.attributes import follow
+from rlprune.compaction.adapters.attributes import attributes_of
 from rlprune.compaction.slicing import Slicer
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
@@ -45,27 +45,8 @@ def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module
         else:
             memo[id(dense)] = small
     model = copy.deepcopy(groups.model, memo)
-    update_attributes(groups, model, cut)
+    attributes_of(groups).apply(model, plan)
     return model
-
-
-def update_attributes(groups: Groups, model: nn.Module, names: Any) -> None:
-    """Let the attributes of every module that owns a cut tensor follow it."""
-    for path in owners_of(groups, names):
-        follow(
-            groups.model.get_submodule(path),
-            model.get_submodule(path),
-            groups.grouped.get(path),
-        )
-
-
-def owners_of(groups: Groups, names: Any) -> list[str]:
-    """Paths of the modules that own some tensors, under every alias."""
-    paths: dict[str, None] = {}
-    for name in names:
-        for alias in groups.aliases.get(name, (name,)):
-            paths.setdefault(alias.rpartition(".")[0].split(".parametrizations")[0])
-    return list(paths)
 
 
 def mask_in_place(groups: Groups, model: nn.Module, plan: Plan) -> None:
@@ -100,11 +81,7 @@ class Workspace:
         self._pristine = {
             name: tensor.detach().clone() for name, tensor in self._model.named_buffers()
         }
-        self._paths = owners_of(groups, self._slicer.tensors)
-        self._pairs = [
-            (groups.model.get_submodule(p), self._model.get_submodule(p), groups.grouped.get(p))
-            for p in self._paths
-        ]
+        self._attributes = attributes_of(groups)
 
     def build(self, plan: Plan) -> nn.Module:
         """Cut the copy to a plan and return it."""
@@ -125,6 +102,5 @@ class Workspace:
                     )
                 elif small is not None:
                     module._buffers[attribute] = small
-        for dense, small_module, grouped in self._pairs:
-            follow(dense, small_module, grouped)
+        self._attributes.apply(self._model, plan)
         return self._model

@@ -57,6 +57,13 @@ class Slicer:
             out.append(None if keep is None else keep.nonzero().reshape(-1))
         return out
 
+    def kept_by_tensor(self, plan: Plan) -> dict[str, dict[int, Tensor | None]]:
+        """Kept positions by tensor name and dimension; None where all are kept."""
+        kept = self.kept(plan)
+        return {
+            name: {dim: kept[axis] for dim, axis in cuts} for name, cuts in self._cuts.items()
+        }
+
     def cut(self, plan: Plan) -> dict[str, Tensor]:
         """The smaller tensors, detached copies, for every tensor the plan shrinks."""
         kept = self.kept(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from rlprune.compaction.build import mask_in_place
 from rlprune.errors import StructureError
 from rlprune.inputs import call
-from rlprune.modes import evaluating
+from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.plan import Plan
 from rlprune.structure.discover import run_trace, tensor_leaves
 from rlprune.structure.groups import Groups
@@ -32,7 +33,7 @@ def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
 
 def difference(masked: nn.Module, small: nn.Module, example_inputs: Any) -> tuple[float, float]:
     """Largest absolute difference of two networks' outputs, and the outputs' largest magnitude."""
-    with torch.no_grad(), evaluating(masked), evaluating(small):
+    with torch.no_grad(), attention_spelled_out(), evaluating(masked), evaluating(small):
         expected = tensor_leaves(call(masked, example_inputs))
         got = tensor_leaves(call(small, example_inputs))
     worst = scale = 0.0
@@ -75,8 +76,35 @@ def verify(groups: Groups, small: nn.Module, plan: Plan) -> float:
     return worst
 
 
+@dataclass(frozen=True)
+class Departure:
+    """The first op of a compacted network whose shape is not what its plan predicts.
+
+    Attributes:
+        index: its number in the trace.
+        module: path of the module that runs it ("" for the model itself).
+        message: what is wrong, in words.
+    """
+
+    index: int
+    module: str
+    message: str
+
+
+CURE = (
+    "a size is probably written into that forward: take it from the input's shape (for example "
+    "x.flatten(1)) or exclude the group it belongs to"
+)
+
+
 def departure(groups: Groups, small: nn.Module, plan: Plan) -> str | None:
-    """The first op of a compacted network whose shape is not what the plan predicts, in words."""
+    """`first_departure` in words."""
+    found = first_departure(groups, small, plan)
+    return None if found is None else found.message
+
+
+def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure | None:
+    """Trace a compacted network and compare every op's shape with the plan's prediction."""
     labels = groups.trace.labels
     roots = labels.roots()
     removed = np.zeros(len(labels), dtype=bool)
@@ -95,28 +123,31 @@ def departure(groups: Groups, small: nn.Module, plan: Plan) -> str | None:
         return tuple(shape)
 
     before = ""
+    failure = None
     try:
         steps = run_trace(small, groups.example_inputs)[0].steps
-        failure = None
     except StructureError as error:
         steps = error.steps
         failure = str(error)
-    for step, now in zip(groups.trace.steps, steps, strict=False):
+    for index, (step, now) in enumerate(zip(groups.trace.steps, steps, strict=False)):
+        where = now.module or "the model's own forward"
+        if step.op != now.op:
+            return Departure(
+                index, now.module, f"op '{now.op}' runs in {where} where '{step.op}' ran before"
+            )
         for k, shape in enumerate(now.shapes):
-            if step.op != now.op or k >= len(step.shapes) or shape != expected(step, k):
-                where = now.module or "the model's own forward"
-                want = expected(step, k) if k < len(step.shapes) else ()
-                return (
-                    f"op '{now.op}' in {where} gives shape {shape} where {want} is needed; a size "
-                    "is probably written into that forward: take it from the input's shape (for "
-                    "example x.flatten(1)) or exclude the group it belongs to"
+            want = expected(step, k) if k < len(step.shapes) else ()
+            if shape != want:
+                return Departure(
+                    index,
+                    now.module,
+                    f"op '{now.op}' in {where} gives shape {shape} where {want} is needed; {CURE}",
                 )
-        before = f"after op '{now.op}' in {now.module or 'the model'}"
+        before = f"after op '{now.op}' in {where}"
     if failure is not None:
-        step = groups.trace.steps[len(steps)]
-        return (
-            f"op '{step.op}' in {step.module or 'the model own forward'} fails ({before}): "
-            f"{failure}; a size is probably written into that forward: take it from the input's "
-            "shape (for example x.flatten(1)) or exclude the group it belongs to"
+        step = groups.trace.steps[min(len(steps), len(groups.trace.steps) - 1)]
+        where = step.module or "the model's own forward"
+        return Departure(
+            len(steps), step.module, f"op '{step.op}' in {where} fails ({before}): {failure}; {CURE}"
         )
     return None

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from rlprune.attention import adapted
 from rlprune.errors import ConfigError, StructureError
 from rlprune.inputs import call
 from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.structure.groups import Group, Groups, Polynomial, Slice
-from rlprune.structure.labels import compress, varying
+from rlprune.structure.labels import compress, compress_all, varying
 from rlprune.structure.trace import Trace, Tracer, module_path
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -62,7 +63,12 @@ def run_trace(model: nn.Module, example_inputs: Any) -> tuple[Trace, dict[int, l
     if not tensors:
         raise StructureError("example_inputs hold no tensor: give a tensor, a tuple or a dict")
     batch = int(tensors[0].shape[0]) if tensors[0].ndim else 1
-    with evaluating(model), attention_spelled_out(), module_path(model) as current:
+    with (
+        evaluating(model),
+        adapted(model),
+        attention_spelled_out(),
+        module_path(model) as current,
+    ):
         tracer = Tracer(model, current)
         try:
             with torch.no_grad(), tracer:
@@ -321,12 +327,12 @@ class _Builder:
         for contraction in self.trace.contractions:
             rows, scale = [], 1.0 / self.batch
             for f in contraction.factors:
-                plane = compress(self.labels, f.plane) if f.plane is not None else None
-                if plane is None or plane.shape[f.dim] == 1:
-                    scale *= f.size
-                else:
-                    others = [0 if d != f.dim else slice(None) for d in range(plane.ndim)]
-                    rows.append(plane[tuple(others)].numpy())
+                scale *= f.size
+                for plane in compress_all(self.labels, f.planes):
+                    if plane.shape[f.dim] > 1:
+                        others = [0 if d != f.dim else slice(None) for d in range(plane.ndim)]
+                        rows.append(plane[tuple(others)].numpy())
+                        scale /= f.size
             macs.add(rows, scale)
         params = _Terms(column, self.roots, widths)
         touched: dict[int, list[Any]] = {}

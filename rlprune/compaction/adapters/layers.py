@@ -1,39 +1,14 @@
-"""Module attributes that repeat a tensor's size and must follow it when it shrinks."""
+"""Followers of torch.nn's layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from rlprune.errors import StructureError
-
-Follower = Callable[[nn.Module, nn.Module, "str | None"], None]
-FOLLOWERS: list[tuple[type[nn.Module], Follower]] = []
-
-
-def follows(kind: type[nn.Module]) -> Callable[[Follower], Follower]:
-    """Register how the attributes of a module class follow its tensors.
-
-    A follower is ``fn(dense, small, grouped)``: it reads sizes from ``small``'s tensors and sets
-    ``small``'s attributes; ``grouped`` says how a grouped convolution or group norm was cut.
-    """
-
-    def decorate(fn: Follower) -> Follower:
-        FOLLOWERS.append((kind, fn))
-        return fn
-
-    return decorate
-
-
-def follow(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
-    """Update the attributes of one compacted module."""
-    for kind, fn in reversed(FOLLOWERS):
-        if isinstance(small, kind):
-            fn(dense, small, grouped)
-            return
+from rlprune.compaction.adapters._registry import follows
 
 
 @follows(_ConvNd)
@@ -69,7 +44,7 @@ def _norm(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
 def _group_norm(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
     assert isinstance(small, nn.GroupNorm) and isinstance(dense, nn.GroupNorm)
     if small.weight is None:
-        raise StructureError("a GroupNorm without affine parameters cannot follow its channels")
+        return
     per_group = dense.num_channels // dense.num_groups
     small.num_channels = small.weight.shape[0]
     small.num_groups = small.num_channels // per_group
@@ -92,3 +67,9 @@ def _embedding(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
 def _prelu(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
     assert isinstance(small, nn.PReLU)
     small.num_parameters = small.weight.numel()
+
+
+@follows("transformers.pytorch_utils.Conv1D")
+def _transposed_linear(dense: Any, small: Any, grouped: str | None) -> None:
+    """Hugging Face's linear layer with its weight stored [in, out]."""
+    small.nx, small.nf = small.weight.shape

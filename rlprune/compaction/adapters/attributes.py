@@ -1,0 +1,75 @@
+"""Everything outside tensors that has to change with a plan, prepared once per network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from rlprune.compaction.adapters._registry import follower_of
+from rlprune.compaction.adapters.repeats import Repeat, find_repeats
+from rlprune.plan import Plan
+from rlprune.structure.groups import Groups
+
+
+class Attributes:
+    """The attributes of a network's modules as functions of a plan.
+
+    Attributes:
+        repeats: integers that repeat a size for certain.
+        unsure: integers that may or may not; off until a trial run shows they are needed.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        self.paths = paths_of(groups)
+        self.repeats, self.unsure = find_repeats(groups, self.paths)
+
+    def apply(self, model: nn.Module, plan: Plan) -> None:
+        """Set the attributes of a cut copy of the network."""
+        widths = plan.widths
+        for path in self.paths:
+            small = model.get_submodule(path)
+            follower = follower_of(small)
+            if follower is not None:
+                follower(
+                    self.groups.model.get_submodule(path), small, self.groups.grouped.get(path)
+                )
+        for repeat in self.repeats:
+            repeat.apply(model, widths)
+
+    def enable(self, chosen: Iterable[Repeat]) -> None:
+        """Treat some unsure integers as repeated sizes from now on."""
+        chosen = list(chosen)
+        self.repeats += chosen
+        self.unsure = [r for r in self.unsure if r not in chosen]
+
+
+_PREPARED: WeakKeyDictionary[Groups, Attributes] = WeakKeyDictionary()
+
+
+def attributes_of(groups: Groups) -> Attributes:
+    """The attributes of a network's groups, worked out on first use."""
+    if groups not in _PREPARED:
+        from rlprune.compaction.adapters.settle import settle
+
+        prepared = Attributes(groups)
+        _PREPARED[groups] = prepared
+        settle(groups, prepared)
+    return _PREPARED[groups]
+
+
+def paths_of(groups: Groups) -> list[str]:
+    """Modules that own cut tensors and all modules above them, deepest first."""
+    found: dict[str, None] = {}
+    for group in groups.prunable:
+        for s in groups.slices(group):
+            for alias in groups.aliases.get(s.tensor, (s.tensor,)):
+                path = alias.rpartition(".")[0].split(".parametrizations")[0]
+                while path not in found:
+                    found[path] = None
+                    if not path:
+                        break
+                    path = path.rpartition(".")[0]
+    return sorted(found, key=lambda p: -p.count(".") - bool(p))
