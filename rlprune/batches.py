@@ -21,7 +21,7 @@ def as_batches(data: Any, batch_size: int = 128) -> list[Batch]:
         data: None; inputs as one tensor; an ``(inputs, labels)`` pair of tensors; an iterable of
             batches (each inputs, an ``(inputs, labels)`` pair, or a mapping of keyword arguments,
             whose ``labels`` entry is taken out); or an object with a ``calibration`` attribute
-            that is one of these.
+            that is, or returns, one of these.
         batch_size: Samples per batch, where the data is not batched yet.
 
     Returns:
@@ -33,7 +33,8 @@ def as_batches(data: Any, batch_size: int = 128) -> list[Batch]:
     if data is None:
         return []
     if hasattr(data, "calibration"):
-        return as_batches(data.calibration, batch_size)
+        found = data.calibration
+        return as_batches(found() if callable(found) else found, batch_size)
     if isinstance(data, Tensor):
         return [(part, None) for part in data.split(batch_size)]
     if _is_pair(data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -66,6 +66,46 @@ def peak_memory(model: nn.Module, example_inputs: ExampleInputs) -> float:
     return float(run.peak)
 
 
+def byte_estimate(groups: Groups) -> Estimate:
+    """The exact size of parameters and buffers as a function of the widths.
+
+    Args:
+        groups: The network's groups.
+
+    Returns:
+        Widths of the prunable groups -> bytes.
+    """
+    tensors = {id(tensor): (name, tensor) for name, tensor in reversed(groups.tensors.items())}
+    column = {group.name: at for at, group in enumerate(groups.prunable)}
+    per_unit: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+    for group in groups.prunable:
+        for part in groups.slices(group):
+            step = (column[group.name], group.width, part.index.shape[1])
+            per_unit.setdefault((part.tensor, part.dim), []).append(step)
+    constant = 0
+    varying: list[tuple[int, list[tuple[int, list[tuple[int, int, int]]]]]] = []
+    for name, tensor in tensors.values():
+        names = groups.aliases.get(name, (name,))
+        dims = [
+            (size, next((per_unit[n, dim] for n in names if (n, dim) in per_unit), []))
+            for dim, size in enumerate(tensor.shape)
+        ]
+        if any(steps for _, steps in dims):
+            varying.append((tensor.element_size(), dims))
+        else:
+            constant += tensor.numel() * tensor.element_size()
+
+    def estimate(widths: Sequence[int]) -> float:
+        total = constant
+        for size, dims in varying:
+            for length, steps in dims:
+                size *= length - sum((dense - widths[at]) * unit for at, dense, unit in steps)
+            total += size
+        return float(total)
+
+    return estimate
+
+
 class Metric(Budget):
     """Base of the built-in budgets: a fixed function, limits relative by default."""
 
@@ -124,6 +164,9 @@ class Bytes(Metric):
     unit: ClassVar[str] = "bytes"
     key: ClassVar[str] = "bytes"
     function = staticmethod(count_bytes)
+
+    def _estimate(self, groups: Groups) -> Estimate | None:
+        return byte_estimate(groups)
 
 
 class PeakMemory(Metric):

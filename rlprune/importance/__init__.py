@@ -55,7 +55,7 @@ def find(criterion: str | Criterion) -> Criterion:
     found = locate(criterion)
     if not callable(found):
         raise ConfigError(f"importance {criterion!r} is not a function but {found!r}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def scores(

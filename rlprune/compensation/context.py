@@ -1,0 +1,36 @@
+"""What a compensation method works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from rlprune.batches import Batch
+    from rlprune.plan import Plan
+    from rlprune.structure import Groups
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a compensation method works on.
+
+    Attributes:
+        groups: The dense network's groups; ``groups.model`` is the dense network, to read only.
+        plan: Which units are kept.
+        module: The compacted network; methods change it in place.
+        batches: Calibration batches; empty when there is no calibration data.
+    """
+
+    groups: Groups
+    plan: Plan
+    module: nn.Module
+    batches: Sequence[Batch] = ()
+
+    @property
+    def dense(self) -> nn.Module:
+        """The dense network."""
+        return self.groups.model

@@ -1,0 +1,168 @@
+"""An evaluator from data and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune import budgets as budget_module
+from rlprune import importance as importance_module
+from rlprune.budgets import Budget
+from rlprune.errors import ConfigError, DataError
+from rlprune.evaluator.evaluator import Evaluator
+from rlprune.evaluator.quality import DataQuality, Quality, ScoreQuality
+
+if TYPE_CHECKING:
+    from rlprune.structure import Groups
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """How candidates are scored.
+
+    Attributes:
+        quality: ``kl``, ``accuracy``, ``loss``, ``logits`` or ``features``.
+        images: Held-out samples every candidate is scored on.
+        rescore_images: Held-out samples finalists are scored on.
+        batch_size: Samples per forward.
+        statistics: Batch normalisation: ``batch``, ``recalibrate`` or ``keep``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        channels_last: Whether images are laid out channels last.
+        calibration_images: Training samples for recalibration, data-driven importance and
+            compensation.
+        compensation: Methods applied to every candidate before it is scored.
+    """
+
+    quality: str = "kl"
+    images: int = 1024
+    rescore_images: int = 4096
+    batch_size: int = 256
+    statistics: str = "batch"
+    precision: str = "auto"
+    channels_last: bool = True
+    calibration_images: int = 1024
+    compensation: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("images", "rescore_images", "calibration_images"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"evaluator {name} must be at least 1, got {getattr(self, name)}")
+
+
+def create(
+    groups: Groups,
+    budgets: Mapping[str, Any] | Sequence[Budget],
+    *,
+    data: Any = None,
+    score: Callable[[nn.Module], float] | None = None,
+    importance: Any = "l1",
+    config: EvaluatorConfig | None = None,
+    store: Path | str | None = None,
+    seed: int = 0,
+) -> Evaluator:
+    """Build the evaluator of a network.
+
+    Args:
+        groups: The network's groups.
+        budgets: In any form :func:`rlprune.budgets.parse` reads.
+        data: A :class:`rlprune.Data`; candidates are scored on its held-out part.
+        score: The user's own score, in place of one on ``data``; higher is better.
+        importance: A criterion, or scores by group.
+        config: How candidates are scored.
+        store: JSONL file for results.
+        seed: Seed of a random criterion.
+
+    Returns:
+        The evaluator.
+
+    Raises:
+        DataError: There is neither data nor a score.
+        RlpruneError: Whatever the parts find wrong.
+    """
+    config = config or EvaluatorConfig()
+    resolved = budget_module.resolve(budgets, groups.model, groups.example_inputs, groups)
+    calibration = None if data is None else calibration_of(data, config.calibration_images)
+    if isinstance(importance, Mapping):
+        scores: Mapping[str, Tensor] = importance
+    else:
+        scores = importance_module.scores(
+            groups,
+            importance,
+            data=calibration,
+            generator=torch.Generator().manual_seed(seed),
+        )
+    quality, rescore = qualities(groups.model, data, score, config, calibration)
+    return Evaluator(
+        groups,
+        resolved,
+        quality,
+        scores,
+        rescore=rescore,
+        compensation=config.compensation,
+        calibration=calibration if config.compensation else None,
+        store=store,
+    )
+
+
+def qualities(
+    model: nn.Module,
+    data: Any,
+    score: Callable[[nn.Module], float] | None,
+    config: EvaluatorConfig,
+    calibration: Any = None,
+) -> tuple[Quality, Quality]:
+    """The score of every candidate, and the score of finalists.
+
+    Both come from the held-out part of the training split. Finalists are scored on samples the
+    search has not seen, as far as there are any, so that luck on the search's samples is not
+    rewarded twice.
+
+    Args:
+        model: The dense network.
+        data: Has ``holdout``, an ``(inputs, labels)`` pair of which every prefix is balanced.
+        score: The user's own score instead.
+        config: How candidates are scored.
+        calibration: Data for ``statistics="recalibrate"``.
+
+    Returns:
+        Quality and rescoring quality.
+
+    Raises:
+        DataError: There is neither data nor a score.
+    """
+    if score is not None:
+        recalibration = calibration if config.statistics == "recalibrate" else None
+        own = ScoreQuality(score, recalibration)
+        return own, own
+    if data is None:
+        raise DataError("candidates need a score: pass data=rlprune.Data(...) or score=callable")
+    inputs, labels = data.holdout
+    total = len(inputs)
+    searched = min(config.images, -(-total // 2))
+    unseen = torch.arange(searched, total)
+    finals = torch.cat([unseen, torch.arange(searched)])[: config.rescore_images]
+    search, final = (
+        DataQuality(
+            model,
+            (inputs[chosen], labels[chosen]),
+            kind=config.quality,
+            batch_size=config.batch_size,
+            statistics=config.statistics,
+            calibration=calibration if config.statistics == "recalibrate" else None,
+            precision=config.precision,
+            channels_last=config.channels_last,
+        )
+        for chosen in (torch.arange(searched), finals)
+    )
+    return search, final
+
+
+def calibration_of(data: Any, count: int) -> tuple[Tensor, Tensor] | Any:
+    """Training samples for calibration, ``count`` of them where the data can tell."""
+    found = data.calibration
+    return found(count) if callable(found) else found
