@@ -17,6 +17,7 @@ Source = Any
 such batches, a ``Split``, or a function without arguments that returns one of these."""
 
 _LOADER_LIMIT = 4 * 2**30
+_READ = 256
 
 
 def to_split(source: Source, name: str, normalise: Normalise, workers: int = 0) -> Split:
@@ -46,7 +47,9 @@ def to_split(source: Source, name: str, normalise: Normalise, workers: int = 0) 
         return _tensors(source.tensors[0], source.tensors[1], name, normalise)
     if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
         return _stream(source.dataset, name, normalise, source.num_workers, source.collate_fn)
-    if isinstance(source, DataLoader) or isinstance(source, IterableDataset):
+    if isinstance(source, IterableDataset):
+        return _materialise(DataLoader(source, batch_size=_READ), name, normalise)
+    if isinstance(source, DataLoader):
         return _materialise(source, name, normalise)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return _stream(source, name, normalise, workers, None)

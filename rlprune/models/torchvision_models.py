@@ -84,7 +84,7 @@ def _weight_set(name: str, weights: str | None) -> Any:
     choices = tv.get_model_weights(name)
     key = weights.rpartition(".")[2]
     if key == "DEFAULT":
-        return choices.DEFAULT  # type: ignore[attr-defined]
+        return choices.DEFAULT
     if key not in choices.__members__:
         valid = ", ".join(["DEFAULT", *choices.__members__])
         raise ConfigError(f"torchvision/{name} has no weights {weights!r}; it has {valid}")
@@ -106,7 +106,7 @@ def _drop_auxiliary(model: nn.Module) -> None:
     for attribute in ("aux1", "aux2", "AuxLogits"):
         if getattr(model, attribute, None) is not None:
             setattr(model, attribute, None)
-    model.aux_logits = False  # type: ignore[assignment]
+    model.aux_logits = False
 
 
 def _replace_head(model: nn.Module, name: str, old: int, new: int) -> None:

@@ -11,15 +11,8 @@ from torch.nn import functional
 
 from rlprune.errors import DataError
 from rlprune.modes import evaluating
+from rlprune.training import precision
 from rlprune.training.losses import logits_of
-from rlprune.training.precision import (
-    autocast as autocast_on,
-)
-from rlprune.training.precision import (
-    is_convolutional,
-    to_channels_last,
-    use_bfloat16,
-)
 
 _BATCH = 256
 
@@ -62,15 +55,15 @@ def evaluate(
         TrainingError: The model does not return logits ``[N, classes]``.
     """
     target = torch.device(device) if device is not None else device_of(model)
-    reduced = use_bfloat16(autocast, target)
-    images = is_convolutional(model)
+    reduced = precision.use_bfloat16(autocast, target)
+    images = precision.is_convolutional(model)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     loss = torch.zeros((), dtype=torch.float64, device=target)
     count = 0
-    with evaluating(model), torch.inference_mode(), autocast_on(target, reduced):
+    with evaluating(model), torch.inference_mode(), precision.autocast(target, reduced):
         for x, y in _split(batches):
             x, y = x.to(target, non_blocking=True), y.to(target, non_blocking=True)
-            logits = logits_of(model(to_channels_last(x) if images else x))
+            logits = logits_of(model(precision.to_channels_last(x) if images else x))
             correct += (logits.argmax(1) == y).sum()
             loss += functional.cross_entropy(logits, y.long(), reduction="sum").double()
             count += len(y)
@@ -92,4 +85,4 @@ def _split(
     if isinstance(batches, (tuple, list)) and len(batches) == 2 and isinstance(batches[0], Tensor):
         x, y = batches
         return zip(x.split(_BATCH), y.split(_BATCH), strict=True)
-    return batches  # type: ignore[return-value]
+    return batches

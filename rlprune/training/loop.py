@@ -219,7 +219,9 @@ class _Training:
         speed = seen / (time.perf_counter() - started)
         return lr, loss_sum.item() / seen, right.item() / seen, speed
 
-    def _step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer
+    ) -> tuple[Tensor, Tensor]:
         y = y.long()
         if self.layout:
             x = to_channels_last(x)
@@ -304,7 +306,7 @@ class _Training:
 
     def _result(self) -> TrainResult:
         self.model.load_state_dict(self.best)
-        model = self.model.to(self.home, memory_format=torch.contiguous_format).eval()
+        model = self.model.to(self.home).to(memory_format=torch.contiguous_format).eval()
         model.zero_grad(set_to_none=True)
         return TrainResult(model, self.best_epoch, tuple(self.history))
 

@@ -51,9 +51,7 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     """
     log_student = functional.log_softmax(student / temperature, dim=1)
     log_teacher = functional.log_softmax(teacher / temperature, dim=1)
-    divergence = functional.kl_div(
-        log_student, log_teacher, reduction="batchmean", log_target=True
-    )
+    divergence = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
 
 

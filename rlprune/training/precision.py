@@ -13,10 +13,10 @@ _FAST_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def default_device(device: torch.device | str | None = None) -> torch.device:
-    """The device given, else the first GPU, else the processor."""
-    if device is not None:
+    """The device given; for None or ``"auto"`` the first GPU, else the processor."""
+    if device not in (None, "auto"):
         return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def use_bfloat16(setting: bool | str, device: torch.device) -> bool:
