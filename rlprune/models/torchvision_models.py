@@ -106,7 +106,7 @@ def _drop_auxiliary(model: nn.Module) -> None:
     for attribute in ("aux1", "aux2", "AuxLogits"):
         if getattr(model, attribute, None) is not None:
             setattr(model, attribute, None)
-    model.aux_logits = False
+    model.aux_logits = False  # type: ignore[assignment]
 
 
 def _replace_head(model: nn.Module, name: str, old: int, new: int) -> None:
