@@ -1,0 +1,82 @@
+"""Law 2: every budget, measured on the network that is handed over."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from rlprune.budgets import ResolvedBudget
+from rlprune.errors import BudgetError
+
+_REPEATS = 3
+
+
+def measure(
+    budgets: Sequence[ResolvedBudget], network: nn.Module, example_inputs: Any
+) -> dict[str, float]:
+    """Run every budget's function on a network.
+
+    A value read from a clock that is over its limit is measured again and the median counts, so
+    that one slow moment does not decide.
+
+    Args:
+        budgets: The budgets.
+        network: The compacted network itself.
+        example_inputs: What it is called with.
+
+    Returns:
+        Budget name -> value.
+    """
+    return {budget.name: _measure(budget, network, example_inputs) for budget in budgets}
+
+
+def broken(
+    budgets: Sequence[ResolvedBudget], values: Mapping[str, float]
+) -> tuple[ResolvedBudget, ...]:
+    """The budgets whose value is over the limit."""
+    return tuple(budget for budget in budgets if budget.violation(values[budget.name]) > 0)
+
+
+def require_met(
+    budgets: Sequence[ResolvedBudget], network: nn.Module, example_inputs: Any, where: str
+) -> dict[str, float]:
+    """Measure every budget on a network and insist that it is met.
+
+    Args:
+        budgets: The budgets.
+        network: The compacted network itself.
+        example_inputs: What it is called with.
+        where: Which network this is, for the message.
+
+    Returns:
+        Budget name -> value.
+
+    Raises:
+        BudgetError: A budget is not met; says by how much.
+    """
+    values = measure(budgets, network, example_inputs)
+    over = broken(budgets, values)
+    if over:
+        listed = "; ".join(
+            f"{b.name}: {values[b.name]:.6g} {b.unit} over the limit {b.limit:.6g}".replace("  ", " ")
+            for b in over
+        )
+        hint = (
+            " Measured values differ from run to run: set threads=, raise repeats, or keep the"
+            " machine quiet, and run again."
+            if any(b.measured for b in over)
+            else ""
+        )
+        raise BudgetError(f"{where} breaks a budget: {listed}.{hint}")
+    return values
+
+
+def _measure(budget: ResolvedBudget, network: nn.Module, example_inputs: Any) -> float:
+    value = budget.value(network, example_inputs)
+    if not budget.measured or value <= budget.limit:
+        return value
+    again = [budget.value(network, example_inputs) for _ in range(_REPEATS - 1)]
+    return statistics.median([value, *again])

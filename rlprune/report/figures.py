@@ -1,0 +1,127 @@
+"""The pictures of a report, as PNG in base64."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DENSE, KEPT, BAD, LINE = "#d6dbe3", "#2f6fb0", "#c9ccd1", "#c8502d"
+_WIDTH = 9.0
+
+
+def encode(figure: Figure) -> str:
+    """A figure as a ``data:`` URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def layers(groups: Sequence[Mapping[str, Any]]) -> Figure:
+    """One bar per group: dense width behind, kept width in front."""
+    shown = [group for group in groups if group["prunable"]] or list(groups)
+    figure = _figure(_WIDTH, max(1.6, 0.24 * len(shown) + 0.8))
+    axes = figure.add_subplot()
+    positions = range(len(shown))
+    axes.barh(positions, [g["dense"] for g in shown], color=DENSE, label="dense")
+    axes.barh(positions, [g["kept"] for g in shown], color=KEPT, label="kept")
+    for position, group in zip(positions, shown, strict=True):
+        axes.text(group["dense"], position, f" {group['kept']}/{group['dense']}", va="center", fontsize=7)
+    axes.set_yticks(list(positions), [g["name"] for g in shown], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("units")
+    axes.margins(x=0.12, y=0.01)
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    return figure
+
+
+def search(history: Sequence[Mapping[str, str]]) -> Figure:
+    """Quality of every evaluated plan, the best feasible one so far, and the multipliers."""
+    lambdas = [key for key in (history[0] if history else ()) if key.endswith("/lambda")]
+    lambdas = lambdas or sorted({k for row in history for k in row if k.endswith("/lambda")})
+    figure = _figure(_WIDTH, 5.4 if lambdas else 3.4)
+    grid = figure.subplots(2 if lambdas else 1, 1, sharex=True, squeeze=False)
+    axes = grid[0][0]
+    for feasible, color, label in ((False, BAD, "over a budget"), (True, KEPT, "feasible")):
+        points = [
+            (float(row["evaluation"]), float(row["quality"]))
+            for row in history
+            if bool(float(row["feasible"])) is feasible
+        ]
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=11, color=color, label=label)
+    best = _series(history, "best_feasible")
+    if best:
+        axes.step(*zip(*best, strict=True), where="post", color=LINE, label="best feasible")
+    axes.set_ylabel("quality without fine-tuning")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    if lambdas:
+        below = grid[1][0]
+        for key in lambdas:
+            points = _series(history, key)
+            if points:
+                below.step(*zip(*points, strict=True), where="post", label=key.split("/")[1])
+        below.set_ylabel("multiplier $\\lambda$")
+        below.legend(fontsize=8, frameon=False)
+    grid[-1][0].set_xlabel("unique evaluations")
+    return figure
+
+
+def training(history: Sequence[Mapping[str, Any]], dense: float | None) -> Figure:
+    """Held-out accuracy by epoch of fine-tuning, the dense network's as a line."""
+    figure = _figure(_WIDTH, 2.6)
+    axes = figure.add_subplot()
+    epochs = [row["epoch"] for row in history]
+    accuracy = [100 * row["holdout_accuracy"] for row in history]
+    axes.plot(epochs, accuracy, marker="o", markersize=3, color=KEPT, label="pruned")
+    if dense is not None:
+        axes.axhline(100 * dense, color=LINE, linewidth=1, label="dense")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("held-out accuracy, %")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Runs of a sweep: accuracy against the share of MACs and of parameters kept."""
+    figure = _figure(_WIDTH, 3.8)
+    for axes, key, label in zip(
+        figure.subplots(1, 2, sharey=True),
+        ("macs_share", "params_share"),
+        ("MACs kept, %", "parameters kept, %"),
+        strict=True,
+    ):
+        for name in dict.fromkeys(str(row["network"]) for row in rows):
+            points = sorted(
+                (100 * row[key], 100 * row["change"])
+                for row in rows
+                if row["network"] == name and row["change"] is not None
+            )
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+        axes.axhline(0, color=BAD, linewidth=1)
+        axes.set_xlabel(label)
+    figure.axes[0].set_ylabel("test accuracy against dense, points")
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        figure.axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _series(history: Sequence[Mapping[str, str]], key: str) -> list[tuple[float, float]]:
+    points = [
+        (float(row["evaluation"]), float(row[key])) for row in history if row.get(key) not in ("", None)
+    ]
+    return [(x, y) for x, y in points if y == y]
