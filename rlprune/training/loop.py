@@ -155,8 +155,6 @@ class _Training:
         self.teacher = None if teacher is None else self._place(teacher).eval()
         if self.teacher is not None:
             self.teacher.requires_grad_(False)
-            if self.reduced:
-                _store_weights_reduced(self.teacher)
         self.steps = data.steps_per_epoch(config.batch_size)
         self.history: list[EpochRecord] = []
         self.best_epoch = 0
@@ -313,13 +311,6 @@ class _Training:
     def _place(self, model: nn.Module) -> nn.Module:
         placed = copy.deepcopy(model).to(self.device)
         return placed.to(memory_format=torch.channels_last) if self.layout else placed
-
-
-def _store_weights_reduced(model: nn.Module) -> None:
-    """Keep convolution and linear weights in bfloat16: autocast then casts nothing per step."""
-    for module in model.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
-            module.to(torch.bfloat16)
 
 
 @contextmanager
