@@ -74,9 +74,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         self._evaluation: Evaluation | None = None
         self._reference: Evaluation | None = None
         self.action_space = spaces.Box(-1.0, 1.0, shape=(1,), dtype=np.float32)
-        self.observation_space = spaces.Box(
-            -1.0, 1.0, shape=(self.layout.size,), dtype=np.float32
-        )
+        self.observation_space = spaces.Box(-1.0, 1.0, shape=(self.layout.size,), dtype=np.float32)
 
     @property
     def spec(self) -> EnvSpec | None:  # type: ignore[override]
@@ -166,9 +164,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         ratios = np.array(self._ratios)
         asked = self._setting.widths(ratios)
         costs = self.problem.costs(asked)
-        evaluation = self.problem.evaluate(
-            self._handle.final_widths(ratios, project=self._project)
-        )
+        evaluation = self.problem.evaluate(self._handle.final_widths(ratios, project=self._project))
         self._evaluation = evaluation
         assert self._reference is not None
         origin = self._reference.quality

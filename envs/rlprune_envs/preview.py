@@ -45,9 +45,7 @@ def relative_costs(problem: Evaluator, setting: Setting, ratios: np.ndarray) -> 
     return estimated
 
 
-def forecast(
-    problem: Evaluator, setting: Setting, ratios: np.ndarray, *, project: bool
-) -> Preview:
+def forecast(problem: Evaluator, setting: Setting, ratios: np.ndarray, *, project: bool) -> Preview:
     """Forecasts the outcome of ``[n]`` raw keep ratios.
 
     The projection is the evaluator's common scale factor found on the estimates, without its last
@@ -61,9 +59,7 @@ def forecast(
     return Preview(ratios=scaled, violations=raw - 1.0)
 
 
-def _common_scale(
-    problem: Evaluator, setting: Setting, ratios: np.ndarray, peak: float
-) -> float:
+def _common_scale(problem: Evaluator, setting: Setting, ratios: np.ndarray, peak: float) -> float:
     """Factor on all ratios that brings the tightest budget to its limit.
 
     Illinois' false position on log cost over log scale, which is close to a straight line.

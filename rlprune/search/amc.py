@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rlprune.search.agent import Agent, AgentConfig
-from rlprune.search.randomness import isolated_randomness
+from rlprune.search.isolation import isolated_randomness, one_thread
 
 if TYPE_CHECKING:
     from rlprune.search.session import Session
@@ -75,6 +75,13 @@ class AmcAgent(Agent):
         warmup = min(c.warmup, max(session.evaluations // 3, 1))
         noise = NormalActionNoise(np.zeros(1), np.full(1, c.noise))
 
+        class SmallDDPG(DDPG):
+            """DDPG whose gradient steps keep to one thread."""
+
+            def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+                with one_thread():
+                    super().train(gradient_steps, batch_size)
+
         class Watch(BaseCallback):
             """Decays the noise and stops when the session is done."""
 
@@ -85,7 +92,7 @@ class AmcAgent(Agent):
                 return not session.done
 
         with isolated_randomness():
-            model = DDPG(
+            model = SmallDDPG(
                 "MlpPolicy",
                 session.make_env(),
                 learning_rate=c.learning_rate,

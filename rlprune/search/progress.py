@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 
 class ProgressBar:
@@ -14,17 +15,40 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, *, show: bool | None = None) -> None:
-        from tqdm import tqdm
+        self._progress: Any = None
+        if not (sys.stderr.isatty() if show is None else show):
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        hidden = not (sys.stderr.isatty() if show is None else show)
-        self._bar = tqdm(total=total, desc="search", unit="eval", disable=hidden, leave=True)
+        self._progress = Progress(
+            TextColumn("searching"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("evaluations, best feasible quality {task.fields[best]},"),
+            TimeElapsedColumn(),
+            TextColumn("gone,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("search", total=total, best="-")
+        self._progress.start()
 
     def update(self, count: int, best: float | None) -> None:
         """Shows ``count`` evaluations and the best feasible quality so far."""
-        shown = "none feasible" if best is None else f"{best:.5g}"
-        self._bar.set_postfix_str(f"best={shown}", refresh=False)
-        self._bar.update(count - self._bar.n)
+        if self._progress is not None:
+            shown = "none yet" if best is None else f"{best:.5g}"
+            self._progress.update(self._task, completed=count, best=shown)
 
     def close(self) -> None:
         """Leaves the bar as it is."""
-        self._bar.close()
+        if self._progress is not None:
+            self._progress.stop()

@@ -94,6 +94,7 @@ def search(
     if evaluations < 1:
         raise ConfigError(f"evaluations must be at least 1, got {evaluations}")
     player = resolve_agent(agent)
+    problem.restart()
     started = time.monotonic()
     session = Session(
         problem,
@@ -124,7 +125,13 @@ def search(
         finalists=tuple(finalists),
         archive=archive,
         ledger=tuple(session.ledger),
-        history=tuple(session.history),
+        history=_table(session.history),
         agent=player,
         seconds=time.monotonic() - started,
     )
+
+
+def _table(rows: list[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """Rows with the same columns; NaN where nothing was logged yet."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return tuple({name: row.get(name, float("nan")) for name in columns} for row in rows)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ENV_ID = "rlprune_envs:KeepRatio-v0"
-_PATIENCE = 500
+_PATIENCE = 200
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,7 @@ class Session:
 
     def make_env(self) -> gym.Env[np.ndarray, np.ndarray]:
         """Makes an environment of the problem whose episodes are counted here."""
-        env = gym.make(
-            _ENV_ID, problem=self._handle, disable_env_checker=True, **self._env_options
-        )
+        env = gym.make(_ENV_ID, problem=self._handle, disable_env_checker=True, **self._env_options)
         return Recorder(env, self)
 
     @property

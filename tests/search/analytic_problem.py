@@ -100,9 +100,7 @@ class AnalyticProblem:
         self.power = rng.uniform(0.6, 1.6, n)
         self._phase = rng.normal(0.0, 1.0, n)
         full = chain_cost(dense, self.areas)
-        budgets = [
-            AnalyticBudget("chain", self.limit * full, full, "", self._chain, self._chain)
-        ]
+        budgets = [AnalyticBudget("chain", self.limit * full, full, "", self._chain, self._chain)]
         if self.tiles is not None:
             most = tile_cost(dense)
             budgets.append(AnalyticBudget("tiles", self.tiles * most, most, "", tile_cost))
@@ -164,6 +162,10 @@ class AnalyticProblem:
             with self.store.open("a") as file:
                 file.write(f"{key}\n")
         return evaluation
+
+    def restart(self) -> None:
+        self.ledger = []
+        self._cache = {}
 
     def plan(self, widths: Sequence[int]) -> AnalyticPlan:
         return AnalyticPlan({g.name: w for g, w in zip(self.decisions, widths, strict=True)})

@@ -10,12 +10,12 @@ import torch
 
 from rlprune.errors import CheckpointError
 from rlprune.search.agent import Agent
+from rlprune.search.isolation import isolated_randomness, one_thread
 from rlprune.search.ppo_lagrangian.algorithm import PPOLagrangian
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
 from rlprune.search.ppo_lagrangian.screening import Screen
-from rlprune.search.randomness import isolated_randomness
 from rlprune.search.session import Session
 
 _WEIGHTS_FILE = "policy.safetensors"
@@ -85,12 +85,14 @@ class PPOLagrangianAgent(Agent):
         file = Path(folder) / _WEIGHTS_FILE
         if not file.is_file():
             raise CheckpointError(f"no policy weights at {file}")
-        self._weights = load_file(file)
+        self._weights = {name: value.clone() for name, value in load_file(file).items()}
 
     def _build(self, session: Session) -> PPOLagrangian:
         c = self.config
         env = ProposalVecEnv(session.env, c.proposals)
-        multipliers = [PIDMultiplier(c.kp, c.ki, c.kd, 0.0, c.max_multiplier) for _ in session.budgets]
+        multipliers = [
+            PIDMultiplier(c.kp, c.ki, c.kd, 0.0, c.max_multiplier) for _ in session.budgets
+        ]
         saved = self.state.get("multipliers", {})
         for name, multiplier in zip(session.budgets, multipliers, strict=True):
             if name in saved:

@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from rlprune.search.isolation import one_thread
 from rlprune.search.ppo_lagrangian.buffer import LagrangianRolloutBuffer
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.search.ppo_lagrangian.policy import MultiCriticPolicy
@@ -98,10 +99,8 @@ class PPOLagrangian(PPO):
         obs = np.asarray(self._last_obs)
         steps = []
         for step in range(n_rollout_steps):
-            with torch.no_grad():
-                actions, values, log_prob = self.policy.sample(
-                    torch.as_tensor(obs), self.noise
-                )
+            with torch.no_grad(), one_thread():
+                actions, values, log_prob = self.policy.sample(torch.as_tensor(obs), self.noise)
             steps.append((obs, actions.numpy(), values, log_prob))
             if step < n_rollout_steps - 1:
                 obs = np.asarray(env.step(np.clip(actions.numpy(), -1.0, 1.0))[0])
@@ -136,7 +135,8 @@ class PPOLagrangian(PPO):
         for multiplier, violation in zip(self.multipliers, violations, strict=True):
             multiplier.update(float(violation))
         self.rollout_buffer.mix(np.array([m.value for m in self.multipliers]))
-        super().train()
+        with one_thread():
+            super().train()
         if self.on_update is not None:
             self.on_update(violations)
 

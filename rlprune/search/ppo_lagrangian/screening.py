@@ -7,9 +7,12 @@ import math
 import numpy as np
 import torch
 
+from rlprune.search.isolation import one_thread
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.surrogate import Surrogate
 from rlprune.search.session import Session
+
+_FEWEST = 3
 
 Verdict = tuple[np.ndarray, np.ndarray]
 
@@ -59,12 +62,18 @@ class Screen:
             if widths not in self._booked:
                 self._booked.add(widths)
                 self._surrogate.add(np.array(widths) / self._setting.dense, real[index])
-        if chosen and len(self._surrogate) >= 3:
-            self._surrogate.fit()
-        rewards = self._surrogate.predict(ratios)
+        rewards = self._forecast(ratios, refit=bool(chosen))
         for index, reward in real.items():
             rewards[index] = reward
         return rewards, violations
+
+    def _forecast(self, ratios: np.ndarray, *, refit: bool) -> np.ndarray:
+        with one_thread():
+            if refit and len(self._surrogate) >= _FEWEST:
+                self._surrogate.fit()
+            if len(self._surrogate) < _FEWEST:
+                return np.zeros(len(ratios))
+            return self._surrogate.predict(ratios)
 
     def _choose(self, ratios: np.ndarray, trusted: bool) -> list[int]:
         count = min(self._config.episodes, self._session.remaining)
@@ -75,7 +84,8 @@ class Screen:
         ] or list(range(len(ratios)))
         free = math.ceil(self._config.unscreened * count) if self._config.unscreened else 0
         chosen = fresh[: min(free, count)]
-        samples = self._surrogate.sample(ratios, count, self._generator)
+        with one_thread():
+            samples = self._surrogate.sample(ratios, count, self._generator)
         for sample in samples[len(chosen) :]:
             order = sorted(fresh, key=lambda i: -sample[i])
             pick = next((i for i in order if i not in chosen), None)

@@ -1,4 +1,4 @@
-"""Keep libraries that draw from global generators from disturbing anybody else."""
+"""Process-wide settings that an agent needs for itself: random generators and threads."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def isolated_randomness() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs PyTorch's CPU operators on one thread: an agent's matrices are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

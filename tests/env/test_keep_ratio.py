@@ -1,0 +1,198 @@
+"""KeepRatio-v0: Gymnasium's protocol, the action scale, projection, clamp, rendering."""
+
+from __future__ import annotations
+
+import copy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from rlprune_envs import KeepRatioEnv, ProblemHandle
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from tests.search.analytic_problem import AnalyticProblem
+
+ENV_ID = "rlprune_envs:KeepRatio-v0"
+
+
+def play(env: gym.Env, actions: np.ndarray) -> tuple[list[np.ndarray], float, dict]:
+    observation, info = env.reset()
+    observations, reward = [observation], 0.0
+    for step, action in enumerate(actions):
+        observation, reward, terminated, truncated, info = env.step(
+            np.array([action], dtype=np.float32)
+        )
+        observations.append(observation)
+        assert terminated == (step == len(actions) - 1)
+        assert not truncated
+    return observations, float(reward), info
+
+
+@pytest.mark.parametrize("options", [{}, {"project": False}, {"clamp": True}])
+def test_both_env_checkers_pass_without_a_warning(options: dict) -> None:
+    env = gym.make(ENV_ID, problem=AnalyticProblem(tiles=0.6), **options).unwrapped
+    check_env(env)
+    check_env_sb3(env)
+
+
+def test_make_and_its_spec_never_copy_the_live_problem() -> None:
+    problem = AnalyticProblem()
+    env = gym.make(ENV_ID, problem=problem)
+    assert env.spec is not None
+    assert env.spec.kwargs["problem"].problem is problem
+    assert env.spec.make().get_wrapper_attr("problem") is problem
+
+
+def test_a_factory_is_called_once_however_often_its_handle_is_copied() -> None:
+    built = []
+
+    def factory() -> AnalyticProblem:
+        built.append(AnalyticProblem())
+        return built[-1]
+
+    handle = ProblemHandle(factory)
+    first = gym.make(ENV_ID, problem=handle)
+    second = gym.make(ENV_ID, problem=copy.deepcopy(handle))
+    assert first.get_wrapper_attr("problem") is second.get_wrapper_attr("problem")
+    assert len(built) == 1
+
+
+def test_something_that_is_no_problem_is_refused() -> None:
+    with pytest.raises(TypeError, match="must be an Evaluator"):
+        gym.make(ENV_ID, problem=3)
+
+
+def test_action_zero_everywhere_is_the_uniform_plan_and_earns_zero() -> None:
+    from rlprune.evaluator import projection
+
+    problem = AnalyticProblem(tiles=0.6)
+    _, uniform = projection.uniform_widths(problem)
+    env = gym.make(ENV_ID, problem=problem, project=False)
+    _, reward, info = play(env, np.zeros(9))
+    assert info["widths"] == tuple(uniform)
+    assert reward == 0.0
+    assert problem.ledger[0].widths == tuple(uniform)
+
+
+def test_action_zero_everywhere_earns_zero_with_projection_too() -> None:
+    env = gym.make(ENV_ID, problem=AnalyticProblem())
+    _, reward, info = play(env, np.zeros(9))
+    assert reward == 0.0
+    assert info["evaluations"] == 1
+
+
+def test_the_ends_of_the_action_scale_are_smallest_and_full_width() -> None:
+    problem = AnalyticProblem()
+    env = gym.make(ENV_ID, problem=problem, project=False)
+    assert play(env, np.full(9, -1.0))[2]["widths"] == tuple(g.min_width for g in problem.decisions)
+    assert play(env, np.full(9, 1.0))[2]["widths"] == tuple(g.width for g in problem.decisions)
+
+
+def test_keep_ratio_rises_with_the_action_and_its_inverse_finds_the_action() -> None:
+    setting = gym.make(ENV_ID, problem=AnalyticProblem()).get_wrapper_attr("setting")
+    actions = np.linspace(-1, 1, 41)
+    ratios = np.array([setting.ratios(np.full(9, a)) for a in actions])
+    assert (np.diff(ratios, axis=0) > 0).all()
+    np.testing.assert_allclose(setting.actions(ratios), np.tile(actions[:, None], 9), atol=1e-9)
+
+
+def test_projected_plans_meet_every_budget_while_the_costs_tell_what_was_asked() -> None:
+    problem = AnalyticProblem(tiles=0.6)
+    env = gym.make(ENV_ID, problem=problem)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        info = play(env, rng.uniform(-1, 1, 9))[2]
+        assert info["evaluation"].feasible
+    _, _, info = play(env, np.ones(9))
+    assert info["violations"]["chain"] == pytest.approx(1.0)
+    assert info["costs"]["tiles"] == problem.budgets[1].dense
+
+
+def test_clamped_actions_meet_a_budget_that_has_a_formula() -> None:
+    problem = AnalyticProblem()
+    env = gym.make(ENV_ID, problem=problem, project=False, clamp=True)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        info = play(env, rng.uniform(0, 1, 9))[2]
+        assert info["violations"]["chain"] <= 0
+
+
+def test_observations_say_what_is_decided_used_and_left() -> None:
+    problem = AnalyticProblem(tiles=0.6)
+    env = gym.make(ENV_ID, problem=problem)
+    fields = env.get_wrapper_attr("layout").fields()
+    actions = np.linspace(-0.9, 0.9, 9)
+    observations, _, _ = play(env, actions)
+    for step, observation in enumerate(observations[:-1]):
+        assert observation[fields["position"]].argmax() == step
+        np.testing.assert_allclose(observation[fields["features"]], problem.features[step], 1e-6)
+    assert [o[fields["previous"]][0] for o in observations] == pytest.approx([0.0, *actions])
+    assert observations[0][fields["progress"]] == -1
+    assert observations[-1][fields["progress"]] == 1
+    outlook = observations[0][fields["outlook"]]
+    uniform = problem.violations(play(env, np.zeros(9))[2]["widths"])
+    assert outlook[0] == pytest.approx(uniform["chain"], abs=0.05)
+    used = np.array([o[fields["used"]] for o in observations])
+    assert (np.diff(used, axis=0) >= -1e-6).all(), "decisions only ever use a budget up"
+
+
+def test_no_budget_is_measured_before_the_last_step() -> None:
+    problem = AnalyticProblem(tiles=0.6)
+    env = gym.make(ENV_ID, problem=problem)
+    env.reset()
+    measured = len(problem._costs)
+    for _ in range(8):
+        env.step(np.array([0.33], dtype=np.float32))
+    assert len(problem._costs) == measured
+
+
+def test_drafts_give_the_observations_of_the_environment() -> None:
+    env = gym.make(ENV_ID, problem=AnalyticProblem(tiles=0.6))
+    actions = np.random.default_rng(1).uniform(-1, 1, (5, 9)).astype(np.float32)
+    drafts = env.get_wrapper_attr("drafts")(5)
+    seen = [drafts.reset()] + [drafts.step(actions[:, t]) for t in range(8)]
+    for episode in range(5):
+        observations, _, _ = play(env, actions[episode])
+        for step in range(9):
+            np.testing.assert_allclose(seen[step][episode], observations[step], atol=1e-6)
+
+
+def test_previews_forecast_the_projected_plan_for_free() -> None:
+    problem = AnalyticProblem()
+    env = gym.make(ENV_ID, problem=problem)
+    dense = np.array([g.width for g in problem.decisions])
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        actions = rng.uniform(-1, 1, 9)
+        spent = len(problem.ledger)
+        preview = env.get_wrapper_attr("preview")(actions)
+        assert len(problem.ledger) == spent
+        info = play(env, actions)[2]
+        np.testing.assert_allclose(preview.ratios, np.array(info["widths"]) / dense, atol=0.08)
+        assert preview.violations[0] == pytest.approx(info["violations"]["chain"], abs=1e-9)
+
+
+def test_rendering_draws_the_plan_so_far_and_the_verdict_at_the_end() -> None:
+    env = gym.make(ENV_ID, problem=AnalyticProblem(), render_mode="ansi")
+    env.reset()
+    env.step(np.array([1.0], dtype=np.float32))
+    table = env.render()
+    assert "conv0" in table
+    assert "100.0%" in table
+    assert "quality" not in table
+    for _ in range(8):
+        env.step(np.array([0.0], dtype=np.float32))
+    assert "chain" in env.render()
+    assert "(met)" in env.render()
+
+
+def test_misuse_is_named() -> None:
+    env = gym.make(ENV_ID, problem=AnalyticProblem()).unwrapped
+    with pytest.raises(RuntimeError, match="call reset"):
+        env.step(np.zeros(1, dtype=np.float32))
+    env.reset()
+    with pytest.raises(ValueError, match="conv0"):
+        env.step(np.array([np.nan], dtype=np.float32))
+    with pytest.raises(ValueError, match="render_mode"):
+        KeepRatioEnv(AnalyticProblem(), render_mode="human")

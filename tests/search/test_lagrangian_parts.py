@@ -1,0 +1,136 @@
+"""PPO-Lagrangian's arithmetic, recomputed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rlprune.errors import ConfigError
+from rlprune.search.ppo_lagrangian import LagrangianRolloutBuffer, PIDMultiplier, Surrogate
+from rlprune.search.ppo_lagrangian.buffer import generalized_advantages, mixed_advantage
+from rlprune.search.ppo_lagrangian.screening import squash
+
+
+def test_terminal_cost_advantages_are_monte_carlo_by_hand() -> None:
+    signals = np.zeros((3, 1, 2))
+    signals[-1, 0] = [2.0, 0.5]
+    values = np.array([[[0.5, 0.1]], [[1.0, 0.2]], [[1.5, 0.3]]])
+    starts = np.array([[1.0], [0.0], [0.0]])
+    advantages = generalized_advantages(
+        signals, values, starts, np.zeros((1, 2)), np.ones(1), gamma=1.0, gae_lambda=1.0
+    )
+    np.testing.assert_allclose(advantages[:, 0, 0], [1.5, 1.0, 0.5])
+    np.testing.assert_allclose(advantages[:, 0, 1], [0.4, 0.3, 0.2])
+
+
+def test_generalised_advantages_by_hand_across_an_episode_boundary() -> None:
+    gamma, lam = 0.9, 0.8
+    signals = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+    values = np.array([0.5, 0.6, 0.7]).reshape(3, 1, 1)
+    starts = np.array([[1.0], [0.0], [1.0]])
+    last = 3.0 + gamma * 0.4 - 0.7
+    second = 2.0 - 0.6
+    first = 1.0 + gamma * 0.6 - 0.5 + gamma * lam * second
+    advantages = generalized_advantages(
+        signals, values, starts, np.full((1, 1), 0.4), np.zeros(1), gamma, lam
+    )
+    np.testing.assert_allclose(advantages[:, 0, 0], [first, second, last])
+
+
+def test_mixed_advantage_by_hand() -> None:
+    advantages = np.array([[[1.0, 0.5, 0.0]], [[3.0, 0.5, 1.0]]])
+    raw = np.array([(1.0 - 2 * 0.5) / 6.0, (3.0 - 2 * 0.5 - 3 * 1.0) / 6.0])
+    expected = (raw - raw.mean()) / raw.std()
+    mixed = mixed_advantage(advantages, np.array([2.0, 3.0]))
+    np.testing.assert_allclose(mixed[:, 0], expected, rtol=1e-6)
+
+
+def test_without_multipliers_the_mixture_is_the_standardised_reward_advantage() -> None:
+    advantages = np.random.default_rng(0).normal(size=(4, 5, 3))
+    reward = advantages[..., 0]
+    np.testing.assert_allclose(
+        mixed_advantage(advantages, np.zeros(2)),
+        (reward - reward.mean()) / reward.std(),
+        rtol=1e-5,
+    )
+
+
+def test_the_buffer_keeps_every_critic_apart() -> None:
+    buffer = LagrangianRolloutBuffer(
+        2, spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (1,)), "cpu", n_envs=4, n_costs=2
+    )
+    for step in range(2):
+        buffer.add(
+            np.zeros((4, 3)), np.zeros((4, 1)), np.full(4, float(step)), np.zeros(4),
+            torch.tensor([[0.1, 0.2, 0.3]]).repeat(4, 1), torch.zeros(4),
+            np.tile([5.0, 7.0], (4, 1)) * step,
+        )  # fmt: skip
+    buffer.compute_returns_and_advantage(torch.zeros(4, 3), np.ones(4))
+    np.testing.assert_allclose(buffer.returns, np.tile([1.0, 5.0, 7.0], (2, 4, 1)), rtol=1e-6)
+    buffer.mix(np.array([1.0, 0.0]))
+    sample = next(iter(buffer.get(8)))
+    assert sample.observations.shape == (8, 3)
+    assert sample.advantages.shape == (8,)
+    assert sample.returns.shape == sample.old_values.shape == (24,)
+
+
+def test_multiplier_by_hand() -> None:
+    multiplier = PIDMultiplier(kp=1.0, ki=0.5, kd=2.0)
+    assert multiplier.update(0.2) == pytest.approx(1.0 * 0.2 + 0.5 * 0.2)
+    assert multiplier.update(0.3) == pytest.approx(0.3 + 0.5 * 0.5 + 2.0 * 0.1)
+    assert multiplier.update(0.1) == pytest.approx(0.1 + 0.5 * 0.6)
+
+
+def test_multiplier_rises_while_infeasible_and_falls_when_feasible() -> None:
+    multiplier = PIDMultiplier()
+    rising = [multiplier.update(0.1) for _ in range(10)]
+    assert all(b > a for a, b in zip(rising, rising[1:], strict=False))
+    falling = [multiplier.update(-0.1) for _ in range(30)]
+    assert all(b < a or b == 0 for a, b in zip(falling, falling[1:], strict=False))
+    assert falling[-1] == 0.0
+
+
+def test_anti_windup_lets_the_multiplier_move_at_once_after_long_saturation() -> None:
+    multiplier = PIDMultiplier(kp=0.0, ki=1.0, kd=0.0, maximum=2.0)
+    for _ in range(1000):
+        multiplier.update(1.0)
+    assert multiplier.value == 2.0
+    assert multiplier.update(-0.5) == pytest.approx(1.5)
+    for _ in range(1000):
+        multiplier.update(-1.0)
+    assert multiplier.update(0.5) == pytest.approx(0.5)
+
+
+def test_multiplier_refuses_negative_gains() -> None:
+    with pytest.raises(ConfigError, match="must not be negative"):
+        PIDMultiplier(kp=-1.0)
+
+
+def test_surrogate_interpolates_and_knows_where_it_does_not_know() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(0.2, 1.0, (60, 4))
+    weights = np.array([1.0, 2.0, 0.0, 0.5])
+
+    def truth(x: np.ndarray) -> np.ndarray:
+        return -((1 / x - 1) @ weights)
+
+    surrogate = Surrogate(4)
+    for row in inputs:
+        surrogate.add(row, float(truth(row)))
+    surrogate.fit()
+    fresh = rng.uniform(0.3, 0.9, (50, 4))
+    correlation = np.corrcoef(surrogate.predict(fresh), truth(fresh))[0, 1]
+    assert correlation > 0.97
+    generator = torch.Generator().manual_seed(0)
+    probes = np.vstack([inputs[0], np.full(4, 0.01)])
+    spread = surrogate.sample(probes, 200, generator).std(axis=0)
+    assert spread[1] > 3 * spread[0]
+
+
+def test_squash_is_monotone_and_leaves_gains_alone() -> None:
+    rewards = np.linspace(-10, 1, 50)
+    squashed = [squash(float(r)) for r in rewards]
+    assert (np.diff(squashed) > 0).all()
+    assert squash(0.7) == 0.7
