@@ -13,11 +13,14 @@ from rlprune.pipeline.folder import read_json, write_atomically, write_text
 from rlprune.report import figures, html
 from rlprune.report.units import duration, number, percent
 
+TERMINAL = ("run", "network", "agent", "budgets", "dense", "pruned", "change", "params", "MACs")
+"""Columns that fit a terminal."""
+
 COLUMNS = (
-    "run", "network", "data", "agent", "seed", "budgets", "evaluations",
-    "dense accuracy", "before fine-tuning", "pruned accuracy", "change",
-    "params", "MACs", "latency", "seconds",
+    "run", "network", "data", "agent", "seed", "budgets", "evaluations", "dense", "before fine-tuning",
+    "pruned", "change", "params", "MACs", "latency", "time",
 )  # fmt: skip
+"""Columns of the page."""
 
 
 def collect(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
@@ -47,20 +50,31 @@ def collect(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     return rows, unfinished
 
 
-def cells(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows as text, in the order of ``COLUMNS``."""
-    return [
-        (
-            row["run"], row["network"], row["data"], row["agent"], str(row["seed"]),
-            row["budgets"], str(row["evaluations"]),
-            percent(row["dense_accuracy"]), percent(row["accuracy_before_finetune"]),
-            percent(row["accuracy"]),
-            "-" if row["change"] is None else f"{100 * row['change']:+.2f}",
-            f"{100 * row['params_share']:.1f} %", f"{100 * row['macs_share']:.1f} %",
-            f"{100 * row['latency_share']:.1f} %", duration(row["seconds"]),
-        )  # fmt: skip
-        for row in rows
-    ]
+def cells(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS
+) -> list[tuple[str, ...]]:
+    """The rows as text.
+
+    Args:
+        rows: From ``collect``.
+        columns: Which of ``COLUMNS``.
+    """
+    return [tuple(_texts(row)[column] for column in columns) for row in rows]
+
+
+def _texts(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        **{key: str(row[key]) for key in ("run", "network", "data", "agent", "seed", "budgets")},
+        "evaluations": str(row["evaluations"]),
+        "dense": percent(row["dense_accuracy"]),
+        "before fine-tuning": percent(row["accuracy_before_finetune"]),
+        "pruned": percent(row["accuracy"]),
+        "change": "-" if row["change"] is None else f"{100 * row['change']:+.2f}",
+        "params": f"{100 * row['params_share']:.1f} %",
+        "MACs": f"{100 * row['macs_share']:.1f} %",
+        "latency": f"{100 * row['latency_share']:.1f} %",
+        "time": duration(row["seconds"]),
+    }
 
 
 def write(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:

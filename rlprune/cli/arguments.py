@@ -1,0 +1,58 @@
+"""What has to happen to the command line before Hydra reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlprune.errors import ConfigError
+
+
+def continued(arguments: Sequence[str]) -> list[str]:
+    """Turn ``run=FOLDER ...`` into the command line of that run, with later overrides winning.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        The recorded overrides, then those given, writing into the same folder. A command line
+        without ``run=`` comes back as it is.
+
+    Raises:
+        ConfigError: The folder holds no run, or a sweep was asked for.
+    """
+    chosen = [a for a in arguments if a.startswith("run=") and a[4:] not in ("", "null")]
+    if not chosen:
+        return list(arguments)
+    if len(chosen) > 1 or any(a in ("-m", "--multirun") for a in arguments):
+        raise ConfigError(
+            "run= names one folder and cannot be swept; to go on with a sweep, start it again with "
+            "hydra.sweep.dir=its folder"
+        )
+    folder = Path(chosen[0][4:].strip("'\"")).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"run={folder}: there is no such folder")
+    hydra = _recorded(folder / ".hydra" / "hydra.yaml")["hydra"]
+    task = [str(item) for item in _recorded(folder / ".hydra" / "overrides.yaml")]
+    keep = [item for item in task if not item.startswith(("run=", "stage="))]
+    before: list[str] = []
+    for source in hydra["runtime"]["config_sources"]:
+        if source["provider"] == "command-line":
+            before += ["--config-dir", str(source["path"])]
+    given = [item for item in arguments if item not in chosen]
+    target = _quoted(folder.resolve())
+    return [*before, *keep, *given, f"run={target}", f"hydra.run.dir={target}"]
+
+
+def _quoted(path: Path) -> str:
+    text = path.as_posix().replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _recorded(path: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise ConfigError(f"run={path.parent.parent}: it holds no run of the command line ({path})")
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)

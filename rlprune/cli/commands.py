@@ -1,0 +1,113 @@
+"""The commands beside a run: ``rlprune report`` and ``rlprune discover``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def report(arguments: Sequence[str]) -> None:
+    """``rlprune report FOLDER``: all runs below a folder in one table and one picture.
+
+    Raises:
+        ConfigError: There is no run.
+    """
+    from rich.console import Console
+
+    from rlprune.report import sweep
+    from rlprune.report.console import show_runs
+
+    parser = argparse.ArgumentParser(
+        prog="rlprune report",
+        description="Gather the runs below a folder into sweep.csv, sweep.png and sweep.html.",
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs"))
+    folder = parser.parse_args(arguments).folder
+    rows, unfinished = sweep.collect(folder)
+    console = Console()
+    if rows:
+        show_runs(console, sweep.TERMINAL, sweep.cells(rows, sweep.TERMINAL))
+        for path in sweep.write(folder, rows):
+            console.print(f"{path}", soft_wrap=True)
+    for path in unfinished:
+        console.print(f"unfinished: {path}  (rlprune run={path})", soft_wrap=True)
+
+
+def discover(arguments: Sequence[str]) -> None:
+    """``rlprune discover model=... data=...``: what can be pruned, and why not the rest.
+
+    Raises:
+        RlpruneError: The network cannot be built or traced.
+    """
+    from rich.console import Console
+
+    import rlprune
+    from rlprune import data, models
+    from rlprune.pipeline.dense import factory_of
+    from rlprune.report.console import show_groups
+
+    parser = argparse.ArgumentParser(
+        prog="rlprune discover",
+        description="Show every group of units of a network. Overrides are those of `rlprune`.",
+    )
+    parser.add_argument("--config-dir", type=Path, help="folder with more configuration groups")
+    parser.add_argument(
+        "--shape", help="shape of one input without the batch, as 3x224x224; null data is read"
+    )
+    known, overrides = parser.parse_known_args(arguments)
+    config = compose(overrides, known.config_dir)
+    sys.path.append(str(Path.cwd()))
+    if known.shape:
+        import torch
+
+        options = {k: v for k, v in config["model"].items() if k not in ("checkpoint", "weights")}
+        model = models.create(**options)
+        inputs = torch.zeros(1, *_shape(known.shape))
+    else:
+        opened = data.load(**config["data"])
+        model = models.create(**factory_of(config["model"], opened))
+        inputs = opened.example_inputs
+    groups = rlprune.discover(model.eval(), inputs, **config["structure"])
+    show_groups(Console(), groups)
+
+
+def compose(overrides: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
+    """The configuration that overrides make, without a run.
+
+    Args:
+        overrides: As on the command line.
+        folder: Folder with more configuration groups.
+
+    Raises:
+        ConfigError: Hydra refuses them.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from rlprune.cli.configs import config_dir
+    from rlprune.errors import ConfigError
+
+    extra = [] if folder is None else [f"hydra.searchpath=[file://{folder.resolve()}]"]
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = hydra_compose("config", [*overrides, *extra])
+            content = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error)) from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    from rlprune.errors import ConfigError
+
+    try:
+        return tuple(int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise ConfigError(f"--shape {text}: write it as 3x224x224") from error
