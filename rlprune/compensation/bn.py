@@ -110,7 +110,8 @@ class _Moments:
         """Merge the batch statistics the layer has just stored (Chan et al., 1979)."""
         if not self.batch:
             return
-        assert layer.running_mean is not None and layer.running_var is not None
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
         mean = layer.running_mean.double()
         spread = layer.running_var.double() * (self.batch - 1)
         if self.mean is None or self.spread is None:
@@ -127,7 +128,8 @@ class _Moments:
         """Store the pooled statistics; a layer the batches never reached keeps its own."""
         if self.mean is None or self.spread is None:
             return
-        assert layer.running_mean is not None and layer.running_var is not None
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
         layer.running_mean.copy_(self.mean)
         layer.running_var.copy_(self.spread / max(self.count - 1, 1))
 

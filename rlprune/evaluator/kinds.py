@@ -58,7 +58,8 @@ def features(candidate: Outputs, dense: Outputs, labels: Tensor | None) -> Tenso
 
     Compares how samples relate to one another, so that the two widths may differ. In [0, 1].
     """
-    assert candidate.features is not None and dense.features is not None
+    assert candidate.features is not None
+    assert dense.features is not None
     left, right = _gram(candidate.features), _gram(dense.features)
     return (left * right).sum() / (left.norm() * right.norm()).clamp_min(1e-30)
 

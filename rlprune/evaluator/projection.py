@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rlprune.errors import PlanError
@@ -18,6 +18,8 @@ Widths = tuple[int, ...]
 _BISECTIONS = 40
 _BLACK_BOX_CALLS = 10
 _CLOSE_ENOUGH = 0.005
+_TRADES = 4
+_MOST_TRADING_GROUPS = 50
 
 
 class Problem(Protocol):
@@ -72,7 +74,8 @@ def project(problem: Problem, ratios: Sequence[float]) -> Widths:
     are met by bisection; black boxes are called a few times, and are never left violated unless
     the smallest network violates them too. Filling follows the common scale on: the group whose
     next width is due at the smallest factor goes first, and groups whose step does not fit any
-    more are passed over, until the tightest budget has less than 0.5 % slack.
+    more are passed over, until the tightest budget has less than 0.5 % slack. Where steps are too
+    coarse for that, pairs of groups trade a step each.
 
     Args:
         problem: The evaluator.
@@ -213,6 +216,38 @@ def _fill(problem: Problem, targets: Sequence[float], widths: Widths) -> Widths:
             current[group] = before
             continue
         if excess > -_CLOSE_ENOUGH:
-            break
+            return tuple(current)
         queue_next(group)
-    return tuple(current)
+    return _trade(problem, tuple(current))
+
+
+def _trade(problem: Problem, widths: Widths) -> Widths:
+    """Narrow one group by a step and widen another, while that leaves less slack.
+
+    Many groups always hold one fine enough to fill with, so only few are tried in pairs.
+    """
+    if len(widths) > _MOST_TRADING_GROUPS:
+        return widths
+    excess = _estimated_excess(problem, widths)
+    for _ in range(_TRADES):
+        if excess > -_CLOSE_ENOUGH:
+            break
+        trades = ((_estimated_excess(problem, trial), trial) for trial in _traded(problem, widths))
+        found = max((pair for pair in trades if pair[0] <= 0), default=(excess, widths))
+        if found[0] <= excess:
+            break
+        excess, widths = found
+    return widths
+
+
+def _traded(problem: Problem, widths: Widths) -> Iterator[Widths]:
+    """Every way to take a step from one group and give one or two to another."""
+    at = [bisect_left(c, width) for c, width in zip(problem.legal, widths, strict=True)]
+    for down, wide in enumerate(problem.legal):
+        for up, choices in enumerate(problem.legal):
+            if up == down or at[down] == 0:
+                continue
+            for wider in choices[at[up] + 1 : at[up] + 3]:
+                trial = list(widths)
+                trial[down], trial[up] = wide[at[down] - 1], wider
+                yield tuple(trial)
