@@ -44,9 +44,7 @@ class LeastSquares:
         if ridge < 0:
             raise ConfigError(f"least_squares: ridge is {ridge}; it must be zero or positive")
         self.ridge, self.patch_limit, self.rows = ridge, patch_limit, rows
-        self._prepared: WeakKeyDictionary[object, tuple[InputMoments, Slicer]] = (
-            WeakKeyDictionary()
-        )
+        self._prepared: WeakKeyDictionary[object, tuple[InputMoments, Slicer]] = WeakKeyDictionary()
 
     def prepare(self, context: Context) -> tuple[InputMoments, Slicer]:
         """Moments of the dense network; computed once per network."""
@@ -55,9 +53,7 @@ class LeastSquares:
                 context.groups, context.batches, patch_limit=self.patch_limit, rows=self.rows
             )
             if moments.left_out:
-                _log.info(
-                    "least_squares leaves these weights as they are: %s", moments.left_out
-                )
+                _log.info("least_squares leaves these weights as they are: %s", moments.left_out)
             self._prepared[context.groups] = (moments, Slicer(context.groups))
         return self._prepared[context.groups]
 

@@ -115,35 +115,34 @@ class InputMoments:
         if not patch:
             rows = x.movedim(1, -1).reshape(-1, x.shape[1])
             return rows[self._pick(rows.shape[0])]
-        pieces = []
-        for part in x.split(32):
-            if module.padding_mode != "zeros":
-                part = functional.pad(
-                    part, module._reversed_padding_repeated_twice, module.padding_mode
-                )
-                padding = 0
-            else:
-                padding = module.padding
-            if padding == "same":
-                part = functional.pad(part, module._reversed_padding_repeated_twice)
-                padding = 0
-            cols = functional.unfold(
-                part,
-                module.kernel_size,
-                module.dilation,
-                0 if padding == "valid" else padding,
-                module.stride,
-            )
-            rows = cols.transpose(1, 2).reshape(-1, cols.shape[1])
-            share = max(1, self._per_batch * part.shape[0] // x.shape[0])
-            pieces.append(rows[self._pick(rows.shape[0], share)])
-        return torch.cat(pieces)
+        return self._patches(module, x)
 
-    def _pick(self, total: int, limit: int | None = None) -> Tensor:
-        limit = limit or self._per_batch
-        if total <= limit:
+    def _patches(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Patches under a convolution's kernel at random positions, [n, channels * kernel]."""
+        around = module._reversed_padding_repeated_twice
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        padded = functional.pad(x, around, mode) if any(around) else x
+        offsets = [
+            torch.arange(k) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)
+        ]
+        free = [
+            padded.shape[2 + a] - int(offsets[a][-1]) for a in range(2)
+        ]
+        count = max(1, self._per_batch // x.shape[0])
+        corners = [
+            torch.randint((free[a] - 1) // module.stride[a] + 1, (count,), generator=self._generator)
+            * module.stride[a]
+            for a in range(2)
+        ]
+        dy, dx = torch.meshgrid(*offsets, indexing="ij")
+        rows = (corners[0][:, None] + dy.reshape(1, -1)).to(x.device)
+        columns = (corners[1][:, None] + dx.reshape(1, -1)).to(x.device)
+        return padded[:, :, rows, columns].permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+
+    def _pick(self, total: int) -> Tensor:
+        if total <= self._per_batch:
             return torch.arange(total)
-        return torch.randint(total, (limit,), generator=self._generator)
+        return torch.randint(total, (self._per_batch,), generator=self._generator)
 
 
 def _count(inputs: object) -> int:
