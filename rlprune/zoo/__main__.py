@@ -1,0 +1,59 @@
+"""``python -m rlprune.zoo``: the coverage table from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlprune.errors import RlpruneError
+from rlprune.zoo.measure import Row, coverage
+from rlprune.zoo.networks import names
+from rlprune.zoo.table import dump, markdown, passed
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    args = argparse.ArgumentParser(
+        "rlprune zoo", description="Which networks are covered, and how well."
+    )
+    args.add_argument("names", nargs="*", help="families, names or globs; everything when empty")
+    args.add_argument("--keep", type=float, default=0.5, help="keep ratio of the random plan")
+    args.add_argument("--seed", type=int, default=0, help="of the weights and of the plan")
+    args.add_argument("--out", type=Path, help="folder for coverage.md and coverage.json")
+    args.add_argument("--peer", choices=["torch-pruning"], help="measure it side by side")
+    args.add_argument("--timeout", type=float, default=120.0, help="seconds for the peer's run")
+    args.add_argument("--memory", type=float, default=8.0, help="GiB for the peer's process")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the table; returns 0 when every network passes, 1 otherwise."""
+    args = parser().parse_args(argv)
+    try:
+        wanted = names(*args.names)
+    except RlpruneError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    rows: list[Row] = []
+    peer: dict[str, dict[str, Any]] | None = {} if args.peer else None
+    for row in coverage(wanted, keep=args.keep, seed=args.seed):
+        rows.append(row)
+        if peer is not None:
+            from rlprune.zoo.peer import measure_apart
+
+            peer[row.name] = measure_apart(row.name, args.keep, args.timeout, args.memory)
+        sys.stderr.write(f"{len(rows)}/{len(wanted)} {markdown([row], peer).splitlines()[2]}\n")
+        sys.stderr.flush()
+        if args.out is not None:
+            args.out.mkdir(parents=True, exist_ok=True)
+            (args.out / "coverage.md").write_text(markdown(rows, peer) + "\n")
+            (args.out / "coverage.json").write_text(dump(rows, peer) + "\n")
+    sys.stdout.write(markdown(rows, peer) + "\n")
+    return 0 if all(passed(row) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""How well one network is covered: groups, times, and law 1 on a random plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlprune.compaction.build import Workspace, build
+from rlprune.compaction.verify import difference, masked_copy
+from rlprune.plan import Plan
+from rlprune.structure import discover
+from rlprune.structure.groups import Groups
+from rlprune.zoo.networks import create
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the coverage table.
+
+    Attributes:
+        name: the network.
+        parameters: of the dense network.
+        groups: number of groups found.
+        prunable: how many of them may lose units.
+        share: fraction of the parameters that belongs to prunable units.
+        trace_seconds: what discovery took.
+        build_ms: an independent compacted network from a plan, the best of three.
+        candidate_ms: a candidate in a reused workspace, the best of three.
+        kept: fraction of the parameters left by the random plan.
+        error: largest difference of masked and compacted outputs in float64, relative to the
+            largest output; None where the network has no memory to run in.
+        failure: why there is no result, "" when there is one.
+        frozen: reasons of frozen groups, with how many groups each holds.
+    """
+
+    name: str
+    parameters: int = 0
+    groups: int = 0
+    prunable: int = 0
+    share: float = 0.0
+    trace_seconds: float = 0.0
+    build_ms: float | None = None
+    candidate_ms: float | None = None
+    kept: float | None = None
+    error: float | None = None
+    failure: str = ""
+    frozen: dict[str, int] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain data."""
+        return asdict(self)
+
+
+def coverage(names: Sequence[str], *, keep: float = 0.5, seed: int = 0) -> Iterator[Row]:
+    """Measure networks one after the other; a failure becomes part of its row.
+
+    Args:
+        names: from `rlprune.zoo.names`.
+        keep: keep ratio of every group in the random plan.
+        seed: of the weights and of the plan.
+    """
+    for name in names:
+        try:
+            model, inputs = create(name, seed)
+            yield measure(name, model, inputs, keep=keep, seed=seed)
+        except Exception as error:  # a network that cannot even be built is a row too
+            yield Row(name, failure=f"{type(error).__name__}: {error}")
+
+
+def random_plan(groups: Groups, keep: float, seed: int) -> Plan:
+    """Every group at one keep ratio, the units drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = {g.name: torch.rand(g.width, generator=generator) for g in groups.prunable}
+    return Plan.uniform(groups, keep, scores)
+
+
+def measure(
+    name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed: int = 0
+) -> Row:
+    """Discover, compact at a random plan, and compare with the masked network."""
+    total = sum(p.numel() for p in model.parameters())
+    try:
+        groups = discover(model, inputs)
+    except Exception as error:
+        return Row(name, total, failure=f"{type(error).__name__}: {error}")
+    rest = groups.params([0] * len(groups.prunable)) if groups.prunable else total
+    frozen: dict[str, int] = {}
+    for group in groups:
+        if not group.prunable:
+            reason = group.reason.split(": ", 1)[-1]
+            frozen[reason] = frozen.get(reason, 0) + 1
+    found = {
+        "name": name,
+        "parameters": total,
+        "groups": len(groups),
+        "prunable": len(groups.prunable),
+        "share": 1 - rest / total,
+        "trace_seconds": groups.seconds,
+        "frozen": frozen,
+    }
+    if next(model.parameters()).is_meta:
+        return Row(**found)
+    try:
+        return Row(**found, **_compacted(groups, random_plan(groups, keep, seed), total))
+    except Exception as error:
+        return Row(**found, failure=f"{type(error).__name__}: {error}")
+
+
+def _compacted(groups: Groups, plan: Plan, total: int) -> dict[str, float]:
+    small = build(groups, plan)
+    build_ms = min(_milliseconds(lambda: build(groups, plan)) for _ in range(3))
+    worst, scale = difference(masked_copy(groups, plan), small, groups.example_inputs)
+    left = sum(p.numel() for p in small.parameters())
+    predicted = groups.params(list(plan.widths.values()))
+    if round(predicted) != left:
+        raise RuntimeError(f"{left} parameters are left where {predicted:.0f} were predicted")
+    workspace = Workspace(groups)
+    workspace.build(plan)
+    candidate_ms = min(_milliseconds(lambda: workspace.build(plan)) for _ in range(3))
+    return {
+        "build_ms": build_ms,
+        "candidate_ms": candidate_ms,
+        "kept": left / total,
+        "error": worst / max(scale, 1e-300),
+    }
+
+
+def _milliseconds(run: Any) -> float:
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3

@@ -1,0 +1,129 @@
+"""Networks of the zoo: how to build each by name, with example inputs as small as it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.errors import ConfigError
+
+META_ABOVE = 200_000_000
+"""Networks with more parameters are built without memory: their structure alone is checked."""
+
+
+def families() -> dict[str, list[str]]:
+    """Names of all networks by family."""
+    import torchvision.models as tv
+
+    from rlprune.zoo import transformers_tiny
+
+    return {
+        "classification": tv.list_models(module=tv),
+        "segmentation": [f"segmentation/{n}" for n in tv.list_models(module=tv.segmentation)],
+        "detection": [f"backbone/{n}" for n in tv.list_models(module=tv.detection)],
+        "transformers": [f"hf/{n}" for n in transformers_tiny.BUILDERS],
+    }
+
+
+def names(*wanted: str) -> list[str]:
+    """Names that match families ("classification", ...), globs or exact names; all when empty.
+
+    Raises:
+        ConfigError: something matches nothing.
+    """
+    known = families()
+    everything = [n for family in known.values() for n in family]
+    found: dict[str, None] = {}
+    for pattern in wanted or tuple(known):
+        hits = known.get(pattern) or [n for n in everything if fnmatch(n, pattern)]
+        if not hits:
+            raise ConfigError(
+                f"the zoo knows no '{pattern}'; give a family ({', '.join(known)}), "
+                f"a name or a glob, such as {', '.join(everything[:4])}"
+            )
+        found.update(dict.fromkeys(hits))
+    return list(found)
+
+
+def create(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
+    """Build a network of the zoo with random weights, in float64 and eval mode.
+
+    Weights that start at zero and normalisation statistics are randomised too, so that an error
+    anywhere shows in the output. Networks above `META_ABOVE` parameters come on ``meta``.
+
+    Returns:
+        The network and example inputs (two samples).
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        with torch.device("meta"):
+            model, shape = _build(name)
+        size = sum(p.numel() for p in model.parameters())
+        if size > META_ABOVE:
+            return model.double().eval(), _inputs(name, shape, "meta")
+        model, shape = _build(name)
+        model = model.double().eval()
+        randomise(model)
+        return model, _inputs(name, shape, "cpu")
+
+
+def randomise(model: nn.Module) -> None:
+    """Give constant parameters and running statistics random values (global generator)."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+                low = 0.5 if float(parameter.flatten()[0]) > 0.1 else -0.1
+                parameter.uniform_(low, low + (1.0 if low > 0 else 0.2))
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+
+
+Shape = tuple[int, ...] | dict[str, Any]
+
+
+def _build(name: str) -> tuple[nn.Module, Shape]:
+    import torchvision.models as tv
+
+    family, _, short = name.rpartition("/")
+    if family == "hf":
+        from rlprune.zoo import transformers_tiny
+
+        return transformers_tiny.build(short)
+    if family == "segmentation":
+        options: dict[str, Any] = {"weights": None, "weights_backbone": None}
+        return tv.get_model(short, **options), (2, 3, 64, 64)
+    if family == "backbone":
+        detector = tv.get_model(short, weights=None, weights_backbone=None)
+        size = 300 if short.startswith("ssd300") else 320 if short.startswith("ssdlite") else 96
+        return detector.backbone, (2, 3, size, size)
+    options, size = {"weights": None}, 64
+    if short in ("googlenet", "inception_v3"):
+        options |= {"init_weights": False}
+        size = 64 if short == "googlenet" else 96
+    elif short.startswith("vit_"):
+        size = 64 if not short.endswith("_14") else 56
+        options |= {"image_size": size}
+    elif short.startswith("maxvit"):
+        size = 224
+    return tv.get_model(short, **options), (2, 3, size, size)
+
+
+def _inputs(name: str, shape: Shape, device: str) -> Any:
+    if isinstance(shape, dict):
+        return {k: _place(v, device) for k, v in shape.items()}
+    return torch.randn(shape, dtype=torch.float64, device=device)
+
+
+def _place(value: Any, device: str) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, dtype=torch.float64 if value.is_floating_point() else None)
+
+
+Builder = Callable[[], tuple[nn.Module, Shape]]

@@ -1,0 +1,69 @@
+"""The coverage table as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlprune.zoo.measure import Row
+
+TOLERANCE = 1e-10
+
+
+def passed(row: Row) -> bool:
+    """Whether a network was compacted and agreed with its mask (or has structure alone)."""
+    return not row.failure and (row.error is None or row.error <= TOLERANCE)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One sentence on how many networks are covered."""
+    ran = [r for r in rows if r.error is not None]
+    good = sum(passed(r) for r in ran)
+    structure = sum(r.error is None and not r.failure for r in rows)
+    failed = [r.name for r in rows if not passed(r)]
+    worst = max((r.error for r in ran if r.error is not None), default=0.0)
+    text = (
+        f"{good} networks: masked == compacted (worst relative difference {worst:.1e}, float64); "
+        f"{structure}: structure only"
+    )
+    return f"{text}; {len(failed)} fail: {', '.join(failed)}" if failed else f"{text}; none fails"
+
+
+def markdown(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The table; with a peer's results beside it where given."""
+    head = [
+        "network", "params (M)", "groups", "prunable", "share", "trace s", "build ms",
+        "candidate ms", "kept", "error",
+    ]  # fmt: skip
+    if peer is not None:
+        head += ["peer kept", "peer ms"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for r in rows:
+        cells = [
+            r.name,
+            f"{r.parameters / 1e6:.1f}",
+            str(r.groups),
+            str(r.prunable),
+            f"{r.share:.0%}",
+            f"{r.trace_seconds:.2f}",
+            _number(r.build_ms, ".0f"),
+            _number(r.candidate_ms, ".1f"),
+            _number(r.kept, ".0%"),
+            f"fails: {r.failure[:160]}" if r.failure else _number(r.error, ".0e"),
+        ]
+        if peer is not None:
+            theirs = peer.get(r.name, {})
+            cells.append(theirs.get("failure", "")[:80] or _number(theirs.get("kept"), ".0%"))
+            cells.append(_number(theirs.get("prune_ms"), ".0f"))
+        lines.append("| " + " | ".join(c.replace("|", "/").replace("\n", " ") for c in cells) + " |")
+    return "\n".join([*lines, "", summary(rows)])
+
+
+def dump(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The rows as JSON text."""
+    return json.dumps({"rows": [r.to_dict() for r in rows], "peer": peer}, indent=1)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
