@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ from rlprune.errors import StructureError
 from rlprune.inputs import call
 from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.plan import Plan
-from rlprune.structure.discover import run_trace, tensor_leaves
 from rlprune.structure.groups import Groups
 from rlprune.structure.labels import compress, varying
+from rlprune.structure.run import run_trace, tensor_leaves
 from rlprune.structure.trace import Step
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -63,7 +64,8 @@ def verify(groups: Groups, small: nn.Module, plan: Plan) -> float:
     try:
         worst, scale = difference(masked_copy(groups, plan), small, groups.example_inputs)
     except Exception as error:
-        place = departure(groups, small, plan) or f"{type(error).__name__}: {error}"
+        place = departure(groups, small, plan) or "no op has an unexpected shape"
+        place = f"{place} ({type(error).__name__}: {error})"
         raise StructureError(f"the compacted network does not run: {place}") from error
     dtype = next((p.dtype for p in small.parameters()), torch.float32)
     tolerance = TOLERANCE.get(dtype, 0.1) * max(1.0, scale)
@@ -91,6 +93,7 @@ class Departure:
     message: str
 
 
+COPIES = {"clone", "view", "_unsafe_view", "alias", "expand", "as_strided"}
 CURE = (
     "a size is probably written into that forward: take it from the input's shape (for example "
     "x.flatten(1)) or exclude the group it belongs to"
@@ -125,16 +128,15 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
     before = ""
     failure = None
     try:
-        steps = run_trace(small, groups.example_inputs)[0].steps
+        steps = run_trace(small, groups.example_inputs, train=False).trace.steps
     except StructureError as error:
         steps = error.steps
         failure = str(error)
-    for index, (step, now) in enumerate(zip(groups.trace.steps, steps, strict=False)):
+    for index, step, now in _aligned(groups.trace.steps, steps):
         where = now.module or "the model's own forward"
         if step.op != now.op:
-            return Departure(
-                index, now.module, f"op '{now.op}' runs in {where} where '{step.op}' ran before"
-            )
+            before = f"op '{now.op}' runs in {where} where '{step.op}' ran before"
+            break
         for k, shape in enumerate(now.shapes):
             want = expected(step, k) if k < len(step.shapes) else ()
             if shape != want:
@@ -151,3 +153,18 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
             len(steps), step.module, f"op '{step.op}' in {where} fails ({before}): {failure}; {CURE}"
         )
     return None
+
+
+def _aligned(dense: Sequence[Step], small: Sequence[Step]) -> Iterator[tuple[int, Step, Step]]:
+    """Steps of two traces side by side; copies that only one of them needs are passed over."""
+    i = j = 0
+    while i < len(dense) and j < len(small):
+        if dense[i].op != small[j].op:
+            if small[j].op in COPIES:
+                j += 1
+                continue
+            if dense[i].op in COPIES:
+                i += 1
+                continue
+        yield i, dense[i], small[j]
+        i, j = i + 1, j + 1

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from rlprune.errors import PlanError
@@ -99,6 +98,7 @@ class Groups(Sequence[Group]):
             are removed) or "positions" (the same positions of every group).
         trace: the traced forward pass.
         members: for every group the root labels of its units.
+        unused: parameters that no forward pass touches; they keep their size.
         seconds: what the discovery took.
     """
 
@@ -113,6 +113,7 @@ class Groups(Sequence[Group]):
         costs: dict[str, Polynomial],
         trace: Trace,
         members: dict[str, np.ndarray],
+        unused: tuple[str, ...] = (),
         seconds: float = 0.0,
     ) -> None:
         self.model = model
@@ -121,6 +122,7 @@ class Groups(Sequence[Group]):
         self.grouped = grouped
         self.trace = trace
         self.members = members
+        self.unused = unused
         self.seconds = seconds
         self._groups = tuple(groups)
         self._slices = slices
@@ -166,9 +168,7 @@ class Groups(Sequence[Group]):
         if widths is None:
             return [g.width for g in self.prunable]
         if len(widths) != len(self.prunable):
-            raise PlanError(
-                f"{len(widths)} widths given for {len(self.prunable)} prunable groups"
-            )
+            raise PlanError(f"{len(widths)} widths given for {len(self.prunable)} prunable groups")
         return widths
 
     @cached_property
@@ -186,9 +186,7 @@ class Groups(Sequence[Group]):
             for g in self._groups
         ]
         sizes = [max(len(r[c]) for r in rows) for c in range(3)]
-        return "\n".join(
-            "  ".join([*(r[c].ljust(sizes[c]) for c in range(3)), r[3]]) for r in rows
-        )
+        return "\n".join("  ".join([*(r[c].ljust(sizes[c]) for c in range(3)), r[3]]) for r in rows)
 
     def __repr__(self) -> str:
         return f"Groups({len(self)} groups, {len(self.prunable)} prunable)"

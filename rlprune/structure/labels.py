@@ -127,14 +127,16 @@ def compress(labels: Labels, plane: Plane) -> Plane | None:
         if size > 1 and plane.stride(dim) == 0:
             plane = plane.narrow(dim, 0, 1)
     if all(n == 1 for n in plane.shape):
-        return _collapsed(labels, plane)
+        _collapsed(labels, plane)
+        return None
     rooted = torch.from_numpy(labels.find(plane.contiguous().numpy()))
     for dim, size in enumerate(rooted.shape):
         if size > 1 and bool((rooted == rooted.narrow(dim, 0, 1)).all()):
             rooted = rooted.narrow(dim, 0, 1)
             plane = plane.narrow(dim, 0, 1)
     if rooted.numel() == 1:
-        return _collapsed(labels, plane)
+        _collapsed(labels, plane)
+        return None
     return plane.contiguous()
 
 

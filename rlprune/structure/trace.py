@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from rlprune.errors import StructureError
 from rlprune.structure.labels import Labels, Planes, compress_all
+from rlprune.structure.uniform import Uniform
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One dimension of a contraction: its size and, where labelled, a plane and its dimension."""
+    """One dimension of a contraction: its size and the labels along it, one line per plane."""
 
     size: int
-    plane: Tensor | None = None
-    dim: int = 0
+    lines: Planes = ()
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,43 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
+class Meeting:
+    """An element-wise meeting of units that vary along more dimensions with some along fewer.
+
+    Whether they are joined is settled at the end: a later product may have made whole heads units,
+    and then a vector along the head size has nothing to join.
+    """
+
+    plane: Tensor
+    partner: Tensor
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an operand comes from: result ``result`` of step ``step``, or ``Trace.tensors[tensor]``.
+
+    Both numbers are -1 for an input of the network or a constant.
+    """
+
+    step: int = -1
+    result: int = 0
+    tensor: int = -1
+
+
+@dataclass(frozen=True)
 class Step:
-    """One op of the trace, kept to find the op where a compacted network departs from it."""
+    """One op of the trace, kept to find the op where a compacted network departs from it.
+
+    ``args`` and ``kwargs`` are those of the call with every tensor replaced by its `Source`.
+    """
 
     module: str
     op: str
     shapes: tuple[tuple[int, ...], ...]
     planes: tuple[Planes, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,8 +95,31 @@ class Trace:
     producers: list[int] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     rectangles: list[Rectangle] = field(default_factory=list)
+    meetings: list[Meeting] = field(default_factory=list)
     grouped: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+
+
+class ValuesNeededError(StructureError):
+    """The forward pass looks at values while products are not computed."""
+
+
+aten = torch.ops.aten
+LOOKING = {
+    getattr(aten, n)
+    for n in [
+        "_local_scalar_dense",
+        "nonzero",
+        "equal",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "bincount",
+    ]
+}
+"""Ops whose result, or its shape, depends on values."""
+CLOSED = (nn.RNNBase, nn.RNNCellBase)
+"""Modules that are left whole: what goes in and out of them keeps its size."""
 
 
 @contextmanager
@@ -96,17 +150,29 @@ def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
 class Tracer(TorchDispatchMode):
     """Runs each op, then asks the op's rule what it does to labels.
 
-    Contractions (convolutions, matrix products, attention) are not computed: their result is zeros
-    of the right shape, so a trace costs bookkeeping rather than a forward pass.
+    Contractions (convolutions, matrix products, attention) are not computed unless ``compute`` is
+    set: their result is zeros of the right shape, so a trace costs bookkeeping rather than a
+    forward pass.
+
+    Attributes:
+        trace: what has been found so far.
+        skipped: whether some product was not computed.
     """
 
-    def __init__(self, model: nn.Module, current: Callable[[], str]) -> None:
+    def __init__(self, model: nn.Module, current: Callable[[], str], compute: bool = False) -> None:
         super().__init__()
         self.trace = Trace()
         self.current = current
+        self.compute = compute
+        self.skipped = False
+        self._quiet = False
+        self._closed = {n: type(m) for n, m in model.named_modules() if isinstance(m, CLOSED)}
+        self._parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
         self._known: dict[int, int] = {}
         self._planes: Any = WeakIdKeyDictionary()
+        self.uniform = Uniform()
         self._weights: Any = WeakIdKeyDictionary()
+        self._made: Any = WeakIdKeyDictionary()
         named = [
             *model.named_parameters(remove_duplicate=False),
             *model.named_buffers(remove_duplicate=False),
@@ -118,6 +184,24 @@ class Tracer(TorchDispatchMode):
                 self.trace.tensors.append(tensor)
                 self.trace.names.append(name)
             self.aliases.setdefault(self._known[id(tensor)], []).append(name)
+
+    def untouched(self) -> list[str]:
+        """Names of the parameters that no op has used so far."""
+        return [
+            name
+            for name, tensor in zip(self.trace.names, self.trace.tensors, strict=True)
+            if name in self._parameters and tensor not in self._planes
+        ]
+
+    def continue_quietly(self, current: Callable[[], str]) -> None:
+        """From now on follow labels alone: ops and their costs are no longer recorded."""
+        self.current = current
+        self._quiet = True
+
+    def record(self, contraction: Contraction) -> None:
+        """Note the multiply-accumulates of one op."""
+        if not self._quiet:
+            self.trace.contractions.append(contraction)
 
     def where(self, op: str = "") -> str:
         """The running module and op, in words."""
@@ -177,29 +261,49 @@ class Tracer(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        from rlprune.structure.rules import CONTRACTIONS, apply_rule
+        from rlprune.structure.rules import CONTRACTIONS, apply_rule, leave_whole
 
         kwargs = kwargs or {}
+        op = func.overloadpacket
         leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        labelled = any(self.planes(x) for x in leaves)
-        if func.overloadpacket in CONTRACTIONS:
+        labelled = any([self.planes(x) for x in leaves])
+        sources = tree_map(self._source, (args, kwargs))
+        contraction = op in CONTRACTIONS
+        if contraction and not self.compute:
+            self.skipped = True
             out = _shapes_only(func, args, kwargs)
+        elif self.skipped and _looks_at_values(op, leaves):
+            raise ValuesNeededError(f"{self.where(op.__name__)} looks at values")
         else:
             out = func(*args, **kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        if labelled:
+        if labelled and self.current() in self._closed:
+            kind = self._closed[self.current()].__name__
+            leave_whole(self, f"{self.where(kind)}: recurrent layers keep their size", leaves, out)
+        elif labelled or (leaves and contraction):
             apply_rule(self, func, args, kwargs, out)
-        if len(leaves) and not labelled and func.overloadpacket in CONTRACTIONS:
-            apply_rule(self, func, args, kwargs, out)
-        self.trace.steps.append(
-            Step(
-                self.current(),
-                func.overloadpacket.__name__,
-                tuple(tuple(r.shape) for r in results),
-                tuple(self.planes(r) for r in results),
-            )
-        )
+        else:
+            self.uniform.note(func, leaves, results)
+        if not self._quiet:
+            shapes = tuple(tuple(r.shape) for r in results)
+            planes = tuple(self.planes(r) for r in results)
+            for k, result in enumerate(results):
+                self._made[result] = Source(len(self.trace.steps), k)
+            self.trace.steps.append(Step(self.current(), op.__name__, shapes, planes, *sources))
         return out
+
+    def _source(self, value: Any) -> Any:
+        """What stands for an operand in a `Step`; anything but a tensor stands for itself."""
+        if not isinstance(value, Tensor):
+            return value
+        made = self._made.get(value)
+        return Source(tensor=self._known.get(id(value), -1)) if made is None else made
+
+
+def _looks_at_values(op: Any, leaves: list[Tensor]) -> bool:
+    if op in LOOKING:
+        return not any(x.device.type == "meta" for x in leaves)
+    return op is aten.index and any(x.dtype is torch.bool for x in leaves[1:])
 
 
 def _shapes_only(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

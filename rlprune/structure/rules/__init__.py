@@ -14,6 +14,6 @@ from rlprune.structure.rules import (  # noqa: F401 (importing registers the rul
     normalization,
     reduction,
 )
-from rlprune.structure.rules._registry import CONTRACTIONS, apply_rule, register
+from rlprune.structure.rules._registry import CONTRACTIONS, apply_rule, leave_whole, register
 
-__all__ = ["CONTRACTIONS", "apply_rule", "register"]
+__all__ = ["CONTRACTIONS", "apply_rule", "leave_whole", "register"]

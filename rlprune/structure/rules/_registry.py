@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from rlprune.structure.labels import Planes, expand_ndim, varying
+from rlprune.structure.uniform import meet
 
 if TYPE_CHECKING:
     from rlprune.structure.trace import Tracer
@@ -20,6 +21,9 @@ RULES: dict[Any, Rule] = {}
 CONTRACTIONS: set[Any] = set()
 aten = torch.ops.aten
 UNTAGGED_POINTWISE = {"hardswish", "_prelu_kernel", "masked_fill", "rsub", "log_sigmoid_forward"}
+
+ZERO_KEEPING = {"mul", "div", "neg", "abs", "relu", "tanh", "sign", "sgn", "square", "_to_copy"}
+"""Point-wise ops after which a parameter is still a weight: where it is zero, so is the result."""
 
 
 def register(*names: str, contraction: bool = False) -> Callable[[Rule], Rule]:
@@ -59,20 +63,34 @@ def opaque(
 ) -> None:
     """The default: an op nobody has described freezes the units it touches."""
     name = func.overloadpacket.__name__
-    for tensor in tensors_in(args, kwargs):
-        tracer.freeze(
-            tracer.planes(tensor), f"{tracer.where(name)}: rlprune has no rule for this op"
-        )
+    reason = f"{tracer.where(name)}: rlprune has no rule for this op"
+    leave_whole(tracer, reason, tensors_in(args, kwargs), out)
+
+
+def leave_whole(tracer: Tracer, reason: str, inputs: list[Tensor], out: Any) -> None:
+    """Freeze every unit that goes into an op; what comes out has a fixed size."""
+    for tensor in inputs:
+        tracer.freeze(tracer.planes(tensor), reason)
     for tensor in tensors_in(out):
         tracer.set_planes(tensor, ())
 
 
-def merge(tracer: Tracer, operands: list[tuple[Tensor, Planes]], ndim: int, op: str) -> Planes:
+def merge(
+    tracer: Tracer,
+    operands: list[tuple[Tensor, Planes]],
+    ndim: int,
+    op: str,
+    defer: bool = True,
+) -> Planes:
     """Planes of an element-wise combination of broadcast operands.
 
     Planes of different operands that vary along a common dimension are joined position by
-    position; a plane that meets an unlabelled operand of full size there is frozen.
+    position. A plane that meets an unlabelled operand of full size is frozen, or, where it varies
+    along other dimensions too (heads x head size), made to vary along those alone.
     """
+    from rlprune.structure.rules.contraction import collapse
+    from rlprune.structure.trace import Meeting
+
     labels = tracer.trace.labels
     reason = f"{tracer.where(op)}: combined with a tensor whose size is fixed"
     out: list[Tensor] = []
@@ -85,16 +103,22 @@ def merge(tracer: Tracer, operands: list[tuple[Tensor, Planes]], ndim: int, op: 
                 if j == i:
                     continue
                 shape = (1,) * (ndim - other.ndim) + tuple(other.shape)
-                if all(shape[d] == 1 for d in dims):
-                    continue
-                met = False
+                fixed = {d for d in dims if shape[d] > 1}
+                for d, size in tracer.uniform.sizes(other, ndim).items():
+                    if {d} == dims and fixed and not other_planes:
+                        meet(labels, size, plane, reason)
+                        fixed = set()
                 for raw_other in other_planes:
                     partner = expand_ndim(raw_other, ndim)
-                    if dims & set(varying(partner)):
-                        met = True
-                        if j > i:
-                            labels.union(plane.numpy(), partner.numpy(), reason)
-                if not met:
+                    common = fixed & set(varying(partner))
+                    fixed -= common
+                    if common and defer and set(varying(partner)) < dims:
+                        tracer.trace.meetings.append(Meeting(plane, partner, reason))
+                    elif common and j > i and not (defer and dims < set(varying(partner))):
+                        labels.union(plane.numpy(), partner.numpy(), reason)
+                if fixed and dims - fixed:
+                    out[-1] = plane = collapse(tracer, plane, tuple(dims - fixed), reason)
+                elif fixed:
                     tracer.freeze((plane,), reason)
     return tuple(out)
 
@@ -118,8 +142,8 @@ def elementwise(
             )
         return
     planes = merge(tracer, operands, ndim, name)
-    weight = all(tracer.is_weight(t) for t in inputs if tracer.planes(t)) and not any(
-        t.numel() > 1 and not tracer.is_weight(t) for t in inputs
+    weight = name.removesuffix("_") in ZERO_KEEPING and all(
+        tracer.is_weight(t) or t.numel() == 1 for t in inputs
     )
     for result in results:
         tracer.set_planes(result, planes, weight=weight)

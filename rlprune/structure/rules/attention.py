@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlprune.structure.labels import varying
-from rlprune.structure.rules._registry import register, tensors_in
+from rlprune.structure.rules._registry import merge, register, tensors_in
 from rlprune.structure.rules.contraction import contract
 
 if TYPE_CHECKING:
@@ -35,19 +35,14 @@ def attention(
     scores = torch.empty(q.shape[0], q.shape[1], q.shape[2], k.shape[2], device="meta")
     tracer.set_planes(scores, contract(tracer, name, q, k, "bhte,bhse->bhts", scores))
     for mask in tensors_in(args[3:], kwargs):
-        planes = tracer.planes(mask)
-        if planes:
-            from rlprune.structure.rules._registry import merge
-
-            merged = merge(tracer, [(scores, tracer.planes(scores)), (mask, planes)], 4, name)
-            tracer.set_planes(scores, merged)
-    tracer.freeze(
-        [p for p in tracer.planes(scores) if 3 in varying(p)], f"{name}: softmax over it"
-    )
+        operands = [(scores, tracer.planes(scores)), (mask, tracer.planes(mask))]
+        tracer.set_planes(scores, merge(tracer, operands, 4, name))
+    per_query = [p[..., 0] for p in tracer.planes(scores) if 3 not in varying(p)]
+    tracer.freeze([p for p in tracer.planes(scores) if 3 in varying(p)], f"{name}: softmax over it")
     planes = contract(tracer, name, scores, v, "bhts,bhsf->bhtf", results[0])
     tracer.set_planes(results[0], planes)
     for extra in results[1:]:
-        tracer.set_planes(extra, ())
+        tracer.set_planes(extra, per_query if extra.shape == q.shape[:3] else ())
 
 
 def _shared(tracer: Tracer, x: Tensor, heads: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,19 +59,18 @@ def contract(
         if not found[0] and not found[1]:
             continue
         if not found[0] or not found[1]:
-            tracer.freeze(
-                found[0] + found[1], f"{where}: multiplied with an input of fixed size"
-            )
+            for side in (0, 1):
+                planes[side] = _whole_heads(tracer, planes[side], dims[side], letter, batch, where)
             continue
-        vectors = []
+        vectors: list[Tensor | None] = []
+        sides: list[int] = []
         for side in (0, 1):
             at = dims[side].index(letter)
             keep = tuple(dims[side].index(x) for x in (letter, *batch))
             for plane in found[side]:
+                sides.append(side)
                 vectors.append(
-                    _to_letters(
-                        collapse(tracer, plane, keep, where), dims[side], letter, batch
-                    )
+                    _to_letters(collapse(tracer, plane, keep, where), dims[side], letter, batch)
                 )
             if weights[side] and (side == 1 or not weights[1]):
                 for plane in found[side]:
@@ -79,15 +79,13 @@ def contract(
         if not any(weights.values()):
             vectors = [_fuse_heads(tracer, v, where) for v in vectors]
             carried += [v for v in vectors if v is not None]
-        first = vectors[0]
-        for other in vectors[1:]:
-            if first is not None and other is not None:
-                labels.union(first.numpy(), other.numpy(), f"{where}: contracted")
-            elif first is not None or other is not None:
-                tracer.freeze(
-                    [v for v in (first, other) if v is not None],
-                    f"{where}: multiplied with an activation of fixed size",
-                )
+        alive = [v for v in vectors if v is not None]
+        for other in alive[1:]:
+            labels.union(alive[0].numpy(), other.numpy(), f"{where}: contracted")
+        if len({side for side, v in zip(sides, vectors, strict=True) if v is not None}) == 1:
+            tracer.freeze(alive, f"{where}: multiplied with an activation of fixed size")
+    if not any(weights.values()):
+        _name_heads(tracer, planes, dims, batch)
     result: list[tuple[Tensor, Planes]] = []
     for side, tensor in ((0, a), (1, b)):
         kept = []
@@ -104,7 +102,36 @@ def contract(
         result.append((torch.empty(shape, device="meta"), tuple(kept)))
     from rlprune.structure.rules._registry import merge
 
-    return merge(tracer, result, len(target), op)
+    return merge(tracer, result, len(target), op, defer=False)
+
+
+def _whole_heads(
+    tracer: Tracer, planes: list[Tensor], dims: str, letter: str, batch: list[str], where: str
+) -> list[Tensor]:
+    """Planes along a contracted dimension of fixed size: a whole head is a unit, else frozen."""
+    at = dims.index(letter)
+    out = []
+    for plane in planes:
+        heads = tuple(d for d in varying(plane) if dims[d] in batch)
+        if at not in varying(plane):
+            out.append(plane)
+        elif heads:
+            out.append(collapse(tracer, plane, heads, where))
+        else:
+            tracer.freeze((plane,), f"{where}: multiplied with an input of fixed size")
+            out.append(plane)
+    return out
+
+
+def _name_heads(
+    tracer: Tracer, planes: dict[int, list[Tensor]], dims: dict[int, str], batch: list[str]
+) -> None:
+    """Units along the batch dimensions of a product of two activations are heads."""
+    for side, own in planes.items():
+        for plane in own:
+            if {dims[side][d] for d in varying(plane)} <= set(batch):
+                for origin in tracer.trace.labels.origin_of(plane.reshape(-1).numpy()):
+                    tracer.trace.kinds[origin] = "heads"
 
 
 def _to_letters(plane: Tensor, dims: str, letter: str, batch: list[str]) -> Tensor:
@@ -149,17 +176,20 @@ def _record(
 ) -> None:
     from rlprune.structure.trace import Contraction, Factor
 
-    factors = {}
+    sizes: dict[str, int] = {}
+    lines: dict[str, list[Tensor]] = {}
     for side in (1, 0):
         for d, letter in enumerate(dims[side]):
-            vary = [p for p in planes[side] if d in varying(p)]
-            if vary and (letter not in factors or factors[letter].plane is None):
-                factors[letter] = Factor(tensors[side].shape[d], vary[0], d)
-            else:
-                factors.setdefault(letter, Factor(tensors[side].shape[d]))
-    tracer.trace.contractions.append(
-        Contraction(tracer.current(), op, tuple(factors.values()))
-    )
+            sizes[letter] = max(sizes.get(letter, 1), tensors[side].shape[d])
+            lines.setdefault(letter, []).extend(_lines(planes[side], d))
+    factors = [Factor(n, tuple(lines[letter])) for letter, n in sizes.items()]
+    tracer.record(Contraction(tracer.current(), op, tuple(factors)))
+
+
+def _lines(planes: Sequence[Tensor], dim: int) -> list[Tensor]:
+    """Labels along one dimension, of every plane that varies there."""
+    found = [p for p in planes if dim in varying(p)]
+    return [p.movedim(dim, 0).reshape(p.shape[dim], -1)[:, 0] for p in found]
 
 
 def _add_bias(tracer: Tracer, op: str, bias: Any, out: Tensor, planes: Planes) -> Planes:
@@ -248,9 +278,7 @@ def convolution(
     w_in = _vector(tracer, own, dim_in, weight.shape[dim_in], where)
     w_out = _vector(tracer, own, dim_out, weight.shape[dim_out], where)
     tracer.freeze([p for p in own if max(varying(p)) > 1], f"{where}: kernel positions")
-    tracer.freeze(
-        [p for p in tracer.planes(x) if 1 not in varying(p)], f"{where}: slides over it"
-    )
+    tracer.freeze([p for p in tracer.planes(x) if 1 not in varying(p)], f"{where}: slides over it")
     channels = x.shape[1]
     units = _vector(tracer, tracer.planes(x), 1, channels, where)
     _record_conv(tracer, x, weight, out, transposed)
@@ -327,20 +355,14 @@ def _vector(tracer: Tracer, planes: Planes, dim: int, size: int, where: str) -> 
     return torch.zeros(size, dtype=torch.int64).numpy()
 
 
-def _record_conv(
-    tracer: Tracer, x: Tensor, weight: Tensor, out: Tensor, transposed: bool
-) -> None:
+def _record_conv(tracer: Tracer, x: Tensor, weight: Tensor, out: Tensor, transposed: bool) -> None:
     from rlprune.structure.trace import Contraction, Factor
 
-    factors = []
-    for d, size in enumerate(weight.shape):
-        vary = [p for p in tracer.planes(weight) if d in varying(p)]
-        factors.append(Factor(size, vary[0], d) if vary else Factor(size))
+    own = tracer.planes(weight)
+    factors = [Factor(size, tuple(_lines(own, d))) for d, size in enumerate(weight.shape)]
     positions = x if transposed else out
     factors.append(Factor(positions.shape[0] * positions[0, 0].numel()))
-    tracer.trace.contractions.append(
-        Contraction(tracer.current(), "convolution", tuple(factors))
-    )
+    tracer.record(Contraction(tracer.current(), "convolution", tuple(factors)))
 
 
 __all__ = ["collapse", "contract"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlprune.structure.labels import varying
 from rlprune.structure.rules._registry import register, tensors_in
+from rlprune.structure.rules.contraction import collapse
 
 if TYPE_CHECKING:
     from rlprune.structure.trace import Tracer
@@ -37,9 +38,7 @@ def _shape(x: Tensor) -> str:
     return "x".join(map(str, x.shape))
 
 
-def segments(
-    source: tuple[int, ...], target: tuple[int, ...]
-) -> list[tuple[range, range]]:
+def segments(source: tuple[int, ...], target: tuple[int, ...]) -> list[tuple[range, range]]:
     """Smallest runs of dimensions of two shapes that hold the same number of elements."""
     out = []
     i = j = 0
@@ -147,6 +146,15 @@ def _baked(tracer: Tracer, op: str, plane: Tensor, dim: int, detail: str) -> boo
     return True
 
 
+def _fixed(tracer: Tracer, op: str, plane: Tensor, dim: int, detail: str) -> Tensor:
+    """Units must not lie along a dimension cut at fixed places: join along it, else freeze."""
+    rest = tuple(d for d in varying(plane) if d != dim)
+    if plane.shape[dim] > 1 and rest:
+        return collapse(tracer, plane, rest, tracer.where(op))
+    _baked(tracer, op, plane, dim, detail)
+    return plane
+
+
 @register("slice")
 def slice_(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
@@ -157,7 +165,9 @@ def slice_(
     planes = []
     for plane in tracer.planes(source):
         if out.shape[dim] != source.shape[dim]:
-            _baked(tracer, "slice", plane, dim, "cut at positions that do not follow the width")
+            plane = _fixed(
+                tracer, "slice", plane, dim, "cut at positions that do not follow the width"
+            )
             if plane.shape[dim] > 1:
                 plane = func(plane, *args[1:], **kwargs)
         planes.append(plane)
@@ -205,17 +215,22 @@ def split(
             moved = list(plane.unbind(dim))
         else:
             sizes = [p.shape[dim] for p in parts]
+            unequal = len(set(sizes)) > 1
+            if unequal:
+                plane = _fixed(tracer, name, plane, dim, f"cut into unequal parts {sizes}")
+                if plane.shape[dim] == 1:
+                    for pieces in collected:
+                        pieces.append(plane)
+                    continue
             moved = list(plane.split(sizes, dim))
-            if len(parts) > 1 and len(set(sizes)) > 1:
-                _baked(tracer, name, plane, dim, f"cut into unequal parts {sizes}")
-            elif sizes[0] > 1:
+            if sizes[0] > 1 and not unequal:
                 for part in moved[1:]:
                     tracer.trace.labels.union(
                         moved[0].contiguous().numpy(),
                         part.contiguous().numpy(),
                         f"{tracer.where(name)}: equal parts",
                     )
-            elif len(parts) > 1:
+            elif len(parts) > 1 and not unequal:
                 _baked(tracer, name, plane, dim, "cut into single positions")
         for pieces, piece in zip(collected, moved, strict=True):
             pieces.append(piece)
@@ -313,10 +328,9 @@ def moved_in_full(
     name = func.overloadpacket.__name__
     planes = []
     for plane in tracer.planes(source):
-        index_free = name not in ("index_select", "gather", "as_strided", "unfold", "narrow")
         full = plane.expand(source.shape)
         moved = func(full, *args[1:], **kwargs)
-        if not index_free and _cut(plane, source, name, args):
+        if name in PICKING and _cut(plane, source, name, args):
             tracer.freeze((plane,), f"{tracer.where(name)}: positions are picked by number")
         planes.append(moved)
     others = [t for t in tensors_in(args[1:], kwargs) if tracer.planes(t)]
@@ -327,9 +341,16 @@ def moved_in_full(
         _tie_blocks(tracer, name, source, args)
 
 
+PICKING = {"index_select", "gather", "as_strided", "unfold", "narrow", "roll", "diagonal"}
+"""Ops that move positions by number: what they do along a dimension depends on its size."""
+
+
 def _cut(plane: Tensor, source: Tensor, name: str, args: tuple[Any, ...]) -> bool:
+    """Whether such an op touches a dimension along which labels change."""
     if name in ("index_select", "unfold", "narrow", "gather"):
         return plane.shape[args[1] % source.ndim] > 1
+    if name == "roll" and len(args) > 2 and args[2]:
+        return any(plane.shape[d % source.ndim] > 1 for d in args[2])
     return True
 
 
@@ -380,6 +401,34 @@ def copy_(
     from rlprune.structure.rules._registry import elementwise
 
     elementwise(tracer, func, args, kwargs, out)
+
+
+@register("glu")
+def glu(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """A gated linear unit multiplies the first half with the second: both lose the same units."""
+    source: Tensor = args[0]
+    dim = (args[1] if len(args) > 1 else -1) % source.ndim
+    planes = []
+    for plane in tracer.planes(source):
+        if plane.shape[dim] > 1:
+            first, second = plane.chunk(2, dim)
+            tracer.trace.labels.union(
+                first.contiguous().numpy(), second.contiguous().numpy(), tracer.where("glu")
+            )
+            plane = first
+        planes.append(plane)
+    tracer.set_planes(out, planes)
+
+
+@register("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "lift")
+def fresh(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """A new tensor takes type and device from another, but not its units."""
+    tracer.set_planes(out, ())
+    tracer.uniform.note(func, tensors_in(args), [out])
 
 
 @register("embedding")

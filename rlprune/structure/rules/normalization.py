@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlprune.structure.labels import varying
 from rlprune.structure.rules._registry import merge, register, tensors_in
+from rlprune.structure.rules.contraction import collapse
 
 if TYPE_CHECKING:
     from rlprune.structure.trace import Tracer
@@ -59,10 +60,11 @@ def layer_norm(
             tracer.freeze(tracer.planes(p), reason)
     kept = []
     for plane in tracer.planes(x):
-        if max(varying(plane)) >= first:
-            tracer.freeze((plane,), reason)
+        rest = tuple(d for d in varying(plane) if d < first)
+        if rest:
+            kept.append(collapse(tracer, plane, rest, reason))
         else:
-            kept.append(plane)
+            tracer.freeze((plane,), reason)
     results = tensors_in(out)
     tracer.set_planes(results[0], kept)
     for extra in results[1:]:

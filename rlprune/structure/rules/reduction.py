@@ -131,8 +131,22 @@ def along(
     "grid_sampler_2d",
     "reflection_pad1d",
     "reflection_pad2d",
-    "replication_pad2d",
+    "reflection_pad3d",
     "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    "fractional_max_pool2d",
+    "fractional_max_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "max_pool3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact3d",
+    "_upsample_bicubic2d_aa",
+    "grid_sampler_3d",
+    "max_unpool2d",
+    "max_unpool3d",
 )
 def spatial(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
