@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -44,7 +45,7 @@ class DataQuality:
     the same pass that is scored, which costs no second forward.
 
     Args:
-        dense: The dense network, evaluated once; not kept.
+        dense: The dense network; evaluated once, when the first candidate is scored.
         data: Inputs with labels, in any form :func:`rlprune.batches.as_batches` reads.
         kind: One of :data:`rlprune.evaluator.kinds.KINDS`.
         batch_size: Samples per forward.
@@ -96,8 +97,15 @@ class DataQuality:
             raise DataError("statistics 'recalibrate' needs calibration data")
         found = [labels.reshape(-1) for _, labels in self._batches if labels is not None]
         self._labels = torch.cat(found) if found else None
-        with evaluating(dense):
-            self._dense = self._outputs(dense, bfloat16=False)
+        if kind == "features":
+            last_linear(dense)
+        self._network = dense
+
+    @cached_property
+    def _dense(self) -> Outputs:
+        """The dense network's answers in float32, computed when first needed."""
+        with evaluating(self._network):
+            return self._outputs(self._network, bfloat16=False)
 
     @property
     def fingerprint(self) -> str:
