@@ -48,8 +48,6 @@ class AdaptiveMultiheadAttention(nn.MultiheadAttention):
             extra = int(self.bias_k is not None) + int(self.add_zero_attn)
             mask = None if mask is None else F.pad(mask, (0, extra))
             padding = None if padding is None else F.pad(padding, (0, extra))
-        if self.add_zero_attn:
-            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
         if padding is not None:
             padding = padding.reshape(q.shape[0], 1, 1, -1)
             mask = padding if mask is None else mask + padding
@@ -98,6 +96,9 @@ class AdaptiveMultiheadAttention(nn.MultiheadAttention):
             shape = (q.shape[0], -1, -1)
             k = torch.cat([k, self.bias_k.expand(*shape)], dim=1)
             v = torch.cat([v, self.bias_v.expand(*shape)], dim=1)
+        if self.add_zero_attn:
+            k = torch.cat([k, torch.zeros_like(k[:, :1])], dim=1)
+            v = torch.cat([v, torch.zeros_like(v[:, :1])], dim=1)
         return q, k, v
 
     def _heads_mask(self, mask: Tensor | None, q: Tensor) -> Tensor | None:

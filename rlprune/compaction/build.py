@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from rlprune.compaction.adapters.attributes import attributes_of
 from rlprune.compaction.slicing import Slicer
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
+from rlprune.structure.twin import copied
 
 
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -44,7 +44,7 @@ def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module
             memo[id(dense)] = nn.Parameter(small, requires_grad=dense.requires_grad)
         else:
             memo[id(dense)] = small
-    model = copy.deepcopy(groups.model, memo)
+    model = copied(groups.model, memo)
     attributes_of(groups).apply(model, plan)
     return model
 
@@ -68,7 +68,7 @@ class Workspace:
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
         self._slicer = Slicer(groups)
-        self._model = copy.deepcopy(groups.model).eval()
+        self._model = copied(groups.model, {}).eval()
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
         self._dense = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from rlprune.structure.groups import Groups
 from rlprune.structure.labels import compress, varying
 from rlprune.structure.run import run_trace, tensor_leaves
 from rlprune.structure.trace import Step
+from rlprune.structure.twin import copied
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
@@ -27,7 +27,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
     """A dense copy of the network in which the removed units are silenced."""
     plan.check(groups)
-    model = copy.deepcopy(groups.model)
+    model = copied(groups.model, {})
     mask_in_place(groups, model, plan)
     return model
 

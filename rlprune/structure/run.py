@@ -55,6 +55,11 @@ def run_trace(model: nn.Module, example_inputs: Any, *, train: bool = True) -> R
             "example_inputs hold no tensor: give what the network is called with, as a tensor, a "
             "tuple of positional or a dict of keyword arguments"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise StructureError(
+            f"{type(model).__name__} is compiled by torch.jit.script or trace and cannot be cut: "
+            "give the network it was made from"
+        )
     tracer, copied = _traced(model, example_inputs)
     unused: tuple[str, ...] = ()
     if train and tracer.untouched():
@@ -91,6 +96,7 @@ def _forward(tracer: Tracer, copied: nn.Module, example_inputs: Any) -> None:
         output = call(copied, example_inputs)
     for tensor in tensor_leaves(output):
         tracer.freeze(tracer.planes(tensor), "it is an output of the network")
+        tracer.pending.use(tensor)
 
 
 def _failure(model: nn.Module, tracer: Tracer, error: Exception) -> Exception:

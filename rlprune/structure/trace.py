@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from rlprune.errors import StructureError
 from rlprune.structure.labels import Labels, Planes, compress_all
+from rlprune.structure.pending import Pending
 from rlprune.structure.uniform import Uniform
 
 
@@ -83,6 +84,15 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A module whose units cannot be told apart by labels: it is left whole, for a reason."""
+
+    module: str
+    width: int
+    reason: str
+
+
 @dataclass
 class Trace:
     """Everything one traced forward pass has established."""
@@ -92,7 +102,7 @@ class Trace:
     tensors: list[Tensor] = field(default_factory=list)
     roles: dict[int, str] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)
-    producers: list[int] = field(default_factory=list)
+    producers: list[int | Whole] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     rectangles: list[Rectangle] = field(default_factory=list)
     meetings: list[Meeting] = field(default_factory=list)
@@ -118,6 +128,7 @@ LOOKING = {
     ]
 }
 """Ops whose result, or its shape, depends on values."""
+WIDTHS = ("out_features", "out_channels", "hidden_size", "embedding_dim", "num_features")
 CLOSED = (nn.RNNBase, nn.RNNCellBase)
 """Modules that are left whole: what goes in and out of them keeps its size."""
 
@@ -167,10 +178,12 @@ class Tracer(TorchDispatchMode):
         self.skipped = False
         self._quiet = False
         self._closed = {n: type(m) for n, m in model.named_modules() if isinstance(m, CLOSED)}
+        self._modules = dict(model.named_modules())
         self._parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
         self._known: dict[int, int] = {}
         self._planes: Any = WeakIdKeyDictionary()
         self.uniform = Uniform()
+        self.pending = Pending(self.trace.labels)
         self._weights: Any = WeakIdKeyDictionary()
         self._made: Any = WeakIdKeyDictionary()
         named = [
@@ -202,6 +215,18 @@ class Tracer(TorchDispatchMode):
         """Note the multiply-accumulates of one op."""
         if not self._quiet:
             self.trace.contractions.append(contraction)
+
+    def note_whole(self, reason: str, inputs: Sequence[Tensor]) -> None:
+        """List the running module as left whole, if an op has used parameters of its own."""
+        module = self.current().split(".parametrizations.")[0]
+        own = [self._known.get(id(x)) for x in inputs]
+        names = [self.trace.names[k] for k in own if k is not None]
+        if any(n in self._parameters and n.startswith(module) for n in names):
+            owner = self._modules[module]
+            sizes = [getattr(owner, a, None) for a in WIDTHS]
+            first = next(x.shape[0] for x, k in zip(inputs, own, strict=True) if k is not None)
+            width = next((n for n in sizes if isinstance(n, int)), first)
+            self.trace.producers.append(Whole(module, width, reason))
 
     def where(self, op: str = "") -> str:
         """The running module and op, in words."""
@@ -277,9 +302,11 @@ class Tracer(TorchDispatchMode):
         else:
             out = func(*args, **kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        self.pending.follow(func, leaves, results)
         if labelled and self.current() in self._closed:
             kind = self._closed[self.current()].__name__
-            leave_whole(self, f"{self.where(kind)}: recurrent layers keep their size", leaves, out)
+            reason = f"{self.where(kind)}: recurrent layers keep their size"
+            leave_whole(self, func, reason, args, kwargs, out)
         elif labelled or (leaves and contraction):
             apply_rule(self, func, args, kwargs, out)
         else:

@@ -162,6 +162,7 @@ def transformer(norm_first: bool = False, layers: int = 2) -> nn.Module:
     return randomised(model)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_transformer_encoder_and_its_fused_path(norm_first: bool) -> None:
     model = transformer(norm_first)

@@ -19,13 +19,43 @@ from rlprune.structure.groups import Groups
 from rlprune.structure.labels import compress
 
 HEAD_COUNTS = frozenset(
-    "num_heads n_heads n_head nhead heads num_attention_heads num_key_value_heads num_kv_heads "
-    "n_kv_heads n_kv_head kv_heads num_query_heads num_q_heads n_local_heads "
-    "n_local_kv_heads".split()
+    [
+        "num_heads",
+        "n_heads",
+        "n_head",
+        "nhead",
+        "heads",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "num_kv_heads",
+        "n_kv_heads",
+        "n_kv_head",
+        "kv_heads",
+        "num_query_heads",
+        "num_q_heads",
+        "n_local_heads",
+        "n_local_kv_heads",
+    ]
 )
 SIZES = frozenset(
-    "all_head_size inner_dim split_size attn_dim attention_dim inner_size d_inner kv_dim q_dim "
-    "kv_size q_size intermediate_size intermediate_dim ffn_dim mlp_dim d_ff".split()
+    [
+        "all_head_size",
+        "inner_dim",
+        "split_size",
+        "attn_dim",
+        "attention_dim",
+        "inner_size",
+        "d_inner",
+        "kv_dim",
+        "q_dim",
+        "kv_size",
+        "q_size",
+        "intermediate_size",
+        "intermediate_dim",
+        "ffn_dim",
+        "mlp_dim",
+        "d_ff",
+    ]
 )
 PARTS = (1, 2, 3)
 
@@ -147,9 +177,7 @@ def _from_activations(groups: Groups, dense_widths: Mapping[str, int]) -> list[R
                 axis = _axis(groups, step.shapes[0], step.planes[0], first + element, owner, names)
                 if axis is not None and value == axis.dense:
                     found.append(
-                        Repeat(
-                            path, kind, "unflattened_size", value, axis, dense_widths, element
-                        )
+                        Repeat(path, kind, "unflattened_size", value, axis, dense_widths, element)
                     )
             continue
         axis = _axis(groups, step.shapes[0], step.planes[0], 1, owner, names)

@@ -24,14 +24,20 @@ def argument(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
     return None
 
 
-def _reduced(tracer: Tracer, plane: Tensor, dims: tuple[int, ...], op: str) -> Tensor | None:
-    """Join what is reduced together when other labelled dimensions remain, else freeze it."""
+def _reduced(
+    tracer: Tracer, plane: Tensor, dims: tuple[int, ...], op: str, results: list[Tensor]
+) -> Tensor | None:
+    """Join what is reduced together when other labelled dimensions remain.
+
+    A reduction over all units freezes them as soon as its result is used.
+    """
     vary = set(varying(plane))
     if not vary & set(dims):
         return plane
     rest = tuple(vary - set(dims))
     if not rest:
-        tracer.freeze((plane,), f"{tracer.where(op)}: reduces over all units")
+        reason = f"{tracer.where(op)}: reduces over all units"
+        tracer.pending.hold(results, plane.reshape(-1).numpy(), reason)
         return None
     return collapse(tracer, plane, rest, tracer.where(op))
 
@@ -77,7 +83,7 @@ def reduce(
     keepdim = bool(argument(func, args, kwargs, "keepdim"))
     planes = []
     for plane in tracer.planes(x):
-        small = _reduced(tracer, plane, dims, name)
+        small = _reduced(tracer, plane, dims, name, tensors_in(out))
         if small is not None:
             if not keepdim:
                 shape = [n for d, n in enumerate(small.shape) if d not in dims]
@@ -97,7 +103,7 @@ def along(
     planes = []
     for plane in tracer.planes(x):
         if dim in varying(plane):
-            small = _reduced(tracer, plane, (dim,), func.overloadpacket.__name__)
+            small = _reduced(tracer, plane, (dim,), func.overloadpacket.__name__, tensors_in(out))
             if small is None:
                 continue
             plane = small
