@@ -46,7 +46,7 @@ class ProblemHandle:
                 )
             self._problem = self._problem()
             self._built = True
-        return self._problem  # type: ignore[no-any-return]
+        return self._problem
 
     @property
     def setting(self) -> Setting:
@@ -71,7 +71,7 @@ class ProblemHandle:
             return self.setting.widths(ratios)
         from rlprune.evaluator import projection
 
-        return tuple(int(w) for w in projection.project(self.problem, ratios))
+        return tuple(int(w) for w in projection.project(self.problem, ratios.tolist()))
 
     def __copy__(self) -> ProblemHandle:
         return self

@@ -77,7 +77,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         self.observation_space = spaces.Box(-1.0, 1.0, shape=(self.layout.size,), dtype=np.float32)
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """How to make this environment again; holds the problem by handle, so copies are cheap."""
         return self._spec
 
@@ -151,7 +151,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         reward, info = self._finish()
         return observation, reward, True, False, info
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Draws the plan as a table when ``render_mode="ansi"``."""
         if self.render_mode is None:
             return None

@@ -31,7 +31,7 @@ def repair(problem: Evaluator, evaluation: Evaluation) -> Evaluation:
     """
     dense = np.array([g.width for g in problem.decisions], dtype=np.float64)
     ratios = np.array(evaluation.widths) / dense
-    widths = tuple(int(w) for w in projection.project(problem, ratios))
+    widths = tuple(int(w) for w in projection.project(problem, ratios.tolist()))
     if widths == evaluation.widths:
         return evaluation
     return replace(

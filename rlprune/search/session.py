@@ -105,7 +105,8 @@ class Session:
         """Plays one episode with ``[n]`` actions in [-1, 1]."""
         env = self.env
         env.reset()
-        reward, info = 0.0, {}
+        reward: Any = 0.0
+        info: dict[str, Any] = {}
         for action in np.clip(actions, -1.0, 1.0):
             _, reward, _, _, info = env.step(np.array([action], dtype=np.float32))
         return self.outcome(float(reward), info)

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from rlprune_envs import KeepRatioEnv, ProblemHandle
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
+from rlprune_envs import KeepRatioEnv, ProblemHandle
 from tests.search.analytic_problem import AnalyticProblem
 
 ENV_ID = "rlprune_envs:KeepRatio-v0"

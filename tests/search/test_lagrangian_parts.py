@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -86,9 +88,9 @@ def test_multiplier_by_hand() -> None:
 def test_multiplier_rises_while_infeasible_and_falls_when_feasible() -> None:
     multiplier = PIDMultiplier()
     rising = [multiplier.update(0.1) for _ in range(10)]
-    assert all(b > a for a, b in zip(rising, rising[1:], strict=False))
+    assert all(b > a for a, b in itertools.pairwise(rising))
     falling = [multiplier.update(-0.1) for _ in range(30)]
-    assert all(b < a or b == 0 for a, b in zip(falling, falling[1:], strict=False))
+    assert all(b < a or b == 0 for a, b in itertools.pairwise(falling))
     assert falling[-1] == 0.0
 
 

@@ -21,7 +21,7 @@ SMALL = {
 }
 
 
-def small_agent(name: str):  # noqa: ANN201
+def small_agent(name: str):
     return create_agent(name, **SMALL.get(name, {}))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from rlprune.errors import CheckpointError
 from rlprune.search.agent import Agent
-from rlprune.search.isolation import isolated_randomness, one_thread
+from rlprune.search.isolation import isolated_randomness
 from rlprune.search.ppo_lagrangian.algorithm import PPOLagrangian
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier

@@ -110,7 +110,7 @@ class PPOLagrangian(PPO):
         if verdict is None:
             return False
         rewards, violations = verdict
-        self._last_obs = env.reset()
+        self._last_obs = np.asarray(env.reset())
         start = np.ones(env.num_envs, dtype=np.float32)
         for step, (seen, taken, values, log_prob) in enumerate(steps):
             last = step == n_rollout_steps - 1

@@ -103,7 +103,7 @@ class LagrangianRolloutBuffer(RolloutBuffer):
         self.costs = np.zeros((*shape, self.n_costs), dtype=np.float32)
         self.all_advantages = np.zeros_like(self.values)
 
-    def add(  # type: ignore[override]
+    def add(
         self,
         obs: np.ndarray,
         action: np.ndarray,

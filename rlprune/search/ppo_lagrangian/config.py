@@ -17,8 +17,9 @@ class PPOLagrangianConfig(AgentConfig):
         episodes: plans evaluated per policy update.
         proposals: episodes rolled out per policy update; the surrogate picks which to evaluate.
         unscreened: fraction of the evaluated plans that the surrogate has no say in.
+        exploit: fraction of the evaluated plans that is best by the surrogate's mean.
         warmup: evaluations before the surrogate is first trusted.
-        updates: policy updates on surrogate rewards between two batches of evaluations.
+        updates: policy updates per batch of evaluations, all but one on forecast rewards alone.
         learning_rate: Adam step size.
         epochs: passes over a rollout per update.
         clip_range: PPO's clipping of the probability ratio.
@@ -35,15 +36,16 @@ class PPOLagrangianConfig(AgentConfig):
     name: ClassVar[str] = "ppo_lagrangian"
     project: bool = True
     episodes: int = 6
-    proposals: int = 96
+    proposals: int = 128
     unscreened: float = 0.15
+    exploit: float = 0.5
     warmup: int = 24
     updates: int = 2
     learning_rate: float = 0.01
-    epochs: int = 8
-    clip_range: float = 0.3
+    epochs: int = 16
+    clip_range: float = 0.6
     entropy: float = 0.0
-    initial_std: float = 0.5
+    initial_std: float = 0.3
     min_std: float = 0.03
     hidden: int = 32
     kp: float = 1.0
@@ -57,7 +59,8 @@ class PPOLagrangianConfig(AgentConfig):
         self.require(
             self.proposals >= self.episodes, "proposals", f"at least episodes={self.episodes}"
         )
-        self.require(0 <= self.unscreened <= 1, "unscreened", "in [0, 1]")
+        for field in ("unscreened", "exploit"):
+            self.require(0 <= getattr(self, field) <= 1, field, "in [0, 1]")
         self.require(self.warmup >= 2, "warmup", "at least 2")
         for field in ("updates", "epochs", "hidden"):
             self.require(getattr(self, field) >= 1, field, "at least 1")

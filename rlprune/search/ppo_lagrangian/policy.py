@@ -101,7 +101,7 @@ class MultiCriticPolicy(ActorCriticPolicy):
 
     def _get_action_dist_from_latent(self, latent_pi: torch.Tensor) -> Distribution:
         mean = torch.tanh(self.action_net(latent_pi))
-        return self.action_dist.proba_distribution(mean, self._log_std(latent_pi))  # type: ignore[call-arg]
+        return self.action_dist.proba_distribution(mean, self._log_std(latent_pi))
 
     def _log_std(self, latent_pi: torch.Tensor) -> torch.Tensor:
         position = latent_pi[:, -self._shape[0] :]
@@ -116,6 +116,7 @@ class MultiCriticPolicy(ActorCriticPolicy):
         Unlike ``forward`` it draws from an explicit generator.
         """
         distribution = self.get_distribution(obs).distribution
+        assert isinstance(distribution, torch.distributions.Normal)
         noise = torch.randn(distribution.mean.shape, generator=generator)
         actions = distribution.mean + distribution.stddev * noise
         return actions, self.predict_values(obs), distribution.log_prob(actions).sum(dim=1)

@@ -34,7 +34,7 @@ class ProposalVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """First observations ``[E, size]``."""
-        return self._drafts.reset()  # type: ignore[no-any-return]
+        return self._drafts.reset()
 
     def step_async(self, actions: np.ndarray) -> None:
         """Takes ``[E, 1]`` actions."""

@@ -22,9 +22,10 @@ class Screen:
 
     Evaluated episodes keep their real reward and violations. All others are abandoned one step
     before they would cost an evaluation and get the surrogate's mean reward and the environment's
-    forecast of their violations. A proposal is evaluated when it is best in a joint sample of the
-    surrogate's posterior (batch Thompson sampling), so candidates stay within the policy's reach
-    and uncertain ones get their turn; a fixed fraction is taken as the policy proposes.
+    forecast of their violations. Of the plans to evaluate, one part is best by the surrogate's
+    mean, one is best in joint samples of its posterior (batch Thompson sampling, so uncertain
+    proposals get their turn), and one is taken as the policy proposes, whatever the surrogate
+    says. All are the policy's own proposals, so candidates stay within its reach.
 
     Args:
         config: the agent's options.
@@ -86,7 +87,10 @@ class Screen:
         chosen = fresh[: min(free, count)]
         with one_thread():
             samples = self._surrogate.sample(ratios, count, self._generator)
-        for sample in samples[len(chosen) :]:
+        mean = self._surrogate.predict(ratios)
+        greedy = round(self._config.exploit * count)
+        for slot, sample in enumerate(samples[len(chosen) :]):
+            sample = mean if slot < greedy else sample
             order = sorted(fresh, key=lambda i: -sample[i])
             pick = next((i for i in order if i not in chosen), None)
             if pick is not None:

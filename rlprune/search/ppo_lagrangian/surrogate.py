@@ -103,8 +103,8 @@ class Surrogate:
 
 
 def _warp(ratios: np.ndarray) -> torch.Tensor:
-    """Keep ratios to inputs of about unit range in which damage is smoother."""
-    return torch.from_numpy(np.sqrt(np.atleast_2d(ratios))) * 3.0
+    """Log keep ratios: halving a group costs about as much wherever it starts from."""
+    return torch.from_numpy(np.log(np.atleast_2d(ratios)))
 
 
 def _matern(a: torch.Tensor, b: torch.Tensor, log_length: torch.Tensor) -> torch.Tensor:
