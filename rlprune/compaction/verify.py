@@ -117,16 +117,19 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
         removed[groups.members[name][gone]] = True
 
     def expected(step: Step, k: int) -> tuple[int, ...]:
-        shape = list(step.shapes[k])
+        kept = [np.ones(n, dtype=bool) for n in step.shapes[k]]
         for raw in step.planes[k]:
             plane = compress(labels, raw)
-            for dim in varying(plane) if plane is not None else ():
+            if plane is None:
+                continue
+            for dim in varying(plane):
                 line: Tensor = plane.movedim(dim, 0).reshape(plane.shape[dim], -1)[:, 0]
-                shape[dim] = int((~removed[roots[line.numpy()]]).sum())
-        return tuple(shape)
+                kept[dim] &= ~removed[roots[line.numpy()]]
+        return tuple(int(alive.sum()) for alive in kept)
 
     before = ""
     failure = None
+    steps: Sequence[Step]
     try:
         steps = run_trace(small, groups.example_inputs, train=False).trace.steps
     except StructureError as error:
@@ -150,7 +153,9 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
         step = groups.trace.steps[min(len(steps), len(groups.trace.steps) - 1)]
         where = step.module or "the model's own forward"
         return Departure(
-            len(steps), step.module, f"op '{step.op}' in {where} fails ({before}): {failure}; {CURE}"
+            len(steps),
+            step.module,
+            f"op '{step.op}' in {where} fails ({before}): {failure}; {CURE}",
         )
     return None
 

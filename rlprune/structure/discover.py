@@ -15,6 +15,7 @@ from rlprune.structure.costs import cost_polynomials
 from rlprune.structure.groups import Group, Groups, Slice
 from rlprune.structure.limits import Bounds, Limits
 from rlprune.structure.run import Run, run_trace
+from rlprune.structure.trace import Whole
 
 
 def discover(
@@ -107,6 +108,12 @@ class _Builder:
         members: dict[str, np.ndarray] = {}
         used: dict[str, int] = {}
         for index in dict.fromkeys(self.trace.producers):
+            if isinstance(index, Whole):
+                if index.module not in used:
+                    used[index.module] = 1
+                    groups.append(_whole(index))
+                    members[index.module] = np.zeros(0, dtype=np.int64)
+                continue
             origin = self.labels.origins[index]
             roots = self.roots[origin.start : origin.start + origin.size]
             roots = roots[np.sort(np.unique(roots, return_index=True)[1])]
@@ -163,3 +170,8 @@ class _Builder:
         owners = dict.fromkeys(s.tensor.rsplit(".", 1)[0] for s in slices)
         modules = tuple(owners) or (group.name.split("#")[0],)
         return replace(group, modules=modules)
+
+
+def _whole(whole: Whole) -> Group:
+    width = whole.width
+    return Group(whole.module or "(model)", "neurons", width, False, whole.reason, width, width)

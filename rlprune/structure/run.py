@@ -162,7 +162,8 @@ def _settle_rectangles(tracer: Tracer) -> None:
             plane = compress(labels, rectangle.labels)
             if plane is None or len(varying(plane)) < 2:
                 continue
-            unit = max(varying(plane), key=lambda d: plane.shape[d])
+            sizes = plane.shape
+            unit = max(varying(plane), key=sizes.__getitem__)
             for dim in varying(plane):
                 if dim != unit:
                     first = plane.narrow(dim, 0, 1)

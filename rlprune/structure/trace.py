@@ -59,7 +59,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an operand comes from: result ``result`` of step ``step``, or ``Trace.tensors[tensor]``.
+    """An operand's origin: result ``result`` of step ``step``, or ``Trace.tensors[tensor]``.
 
     Both numbers are -1 for an input of the network or a constant.
     """
@@ -86,7 +86,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Whole:
-    """A module whose units cannot be told apart by labels: it is left whole, for a reason."""
+    """A module left whole because its units cannot be told apart, and why."""
 
     module: str
     width: int

@@ -12,6 +12,7 @@ from rlprune.structure.rules import (  # noqa: F401 (importing registers the rul
     contraction,
     movement,
     normalization,
+    parameters,
     reduction,
 )
 from rlprune.structure.rules._registry import CONTRACTIONS, apply_rule, leave_whole, register

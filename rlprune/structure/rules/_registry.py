@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from rlprune.budgets.contractions import CONTRACTIONS as COUNTERS
 from rlprune.structure.labels import Planes, expand_ndim, varying
 from rlprune.structure.uniform import meet
 
@@ -62,17 +63,33 @@ def opaque(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
     """The default: an op nobody has described freezes the units it touches."""
-    name = func.overloadpacket.__name__
-    reason = f"{tracer.where(name)}: rlprune has no rule for this op"
-    leave_whole(tracer, reason, tensors_in(args, kwargs), out)
+    reason = f"{tracer.where(func.overloadpacket.__name__)}: rlprune has no rule for this op"
+    if ".parametrizations." in tracer.current():
+        reason += "; bake it in first with torch.nn.utils.parametrize.remove_parametrizations"
+    leave_whole(tracer, func, reason, args, kwargs, out)
 
 
-def leave_whole(tracer: Tracer, reason: str, inputs: list[Tensor], out: Any) -> None:
+def leave_whole(
+    tracer: Tracer,
+    func: Any,
+    reason: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    out: Any,
+) -> None:
     """Freeze every unit that goes into an op; what comes out has a fixed size."""
+    from rlprune.structure.trace import Contraction, Factor
+
+    inputs = tensors_in(args, kwargs)
     for tensor in inputs:
         tracer.freeze(tracer.planes(tensor), reason)
     for tensor in tensors_in(out):
         tracer.set_planes(tensor, ())
+    tracer.note_whole(reason, inputs)
+    count = COUNTERS.get(func.overloadpacket)
+    if count is not None:
+        name = func.overloadpacket.__name__
+        tracer.record(Contraction(tracer.current(), name, (Factor(count(args, out)),)))
 
 
 def merge(

@@ -58,6 +58,9 @@ def contract(
             found[side] = [p for p in planes[side] if at in varying(p)]
         if not found[0] and not found[1]:
             continue
+        if all(weights.values()) and len(target) < 2:
+            tracer.freeze(found[0] + found[1], f"{where}: parameters are multiplied by each other")
+            continue
         if not found[0] or not found[1]:
             for side in (0, 1):
                 planes[side] = _whole_heads(tracer, planes[side], dims[side], letter, batch, where)
@@ -77,13 +80,13 @@ def contract(
                     if varying(plane) == (at,):
                         tracer.mark(plane, "in")
         if not any(weights.values()):
-            vectors = [_fuse_heads(tracer, v, where) for v in vectors]
+            vectors = [_fuse_heads(tracer, v, where) for v in vectors if v is not None]
             carried += [v for v in vectors if v is not None]
         alive = [v for v in vectors if v is not None]
         for other in alive[1:]:
             labels.union(alive[0].numpy(), other.numpy(), f"{where}: contracted")
         if len({side for side, v in zip(sides, vectors, strict=True) if v is not None}) == 1:
-            tracer.freeze(alive, f"{where}: multiplied with an activation of fixed size")
+            tracer.freeze(alive, f"{where}: multiplied with a computed tensor of fixed size")
     if not any(weights.values()):
         _name_heads(tracer, planes, dims, batch)
     result: list[tuple[Tensor, Planes]] = []
@@ -145,7 +148,7 @@ def _to_letters(plane: Tensor, dims: str, letter: str, batch: list[str]) -> Tens
 def _fuse_heads(tracer: Tracer, vector: Tensor, where: str) -> Tensor | None:
     """Two activations meet: a whole head (batch index) is one unit; without heads, frozen."""
     if vector.ndim == 1 or all(n == 1 for n in vector.shape[1:]):
-        tracer.freeze((vector,), f"{where}: two activations are contracted over it")
+        tracer.freeze((vector,), f"{where}: two computed tensors are multiplied along it")
         return None
     fused = collapse(tracer, vector, tuple(range(1, vector.ndim)), where)
     for origin in tracer.trace.labels.origin_of(vector.reshape(-1).numpy()):
@@ -221,6 +224,32 @@ def mv(
     tracer.set_planes(out, planes, weight=weight)
 
 
+@register("dot", "vdot", contraction=True)
+def dot(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Inner product of two vectors."""
+    tracer.set_planes(out, contract(tracer, "dot", args[0], args[1], "c,c->", out))
+
+
+@register("addmv", contraction=True)
+def addmv(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Addend plus matrix-vector product."""
+    planes = contract(tracer, "addmv", args[1], args[2], "nc,c->n", out)
+    tracer.set_planes(out, _add_bias(tracer, "addmv", args[0], out, planes))
+
+
+@register("addbmm", contraction=True)
+def addbmm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Addend plus the sum of a batch of matrix products."""
+    planes = contract(tracer, "addbmm", args[1], args[2], "bnc,bcm->nm", out)
+    tracer.set_planes(out, _add_bias(tracer, "addbmm", args[0], out, planes))
+
+
 @register("addmm", contraction=True)
 def addmm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
@@ -270,9 +299,9 @@ def convolution(
     own = tracer.planes(weight)
     dim_out, dim_in = (1, 0) if transposed else (0, 1)
     if not tracer.is_weight(weight):
-        tracer.freeze(
-            (*own, *tracer.planes(x)), f"{where}: its kernel is computed from activations"
-        )
+        _record_conv(tracer, x, weight, out, transposed)
+        reason = f"{where}: its kernel is computed in the forward pass"
+        tracer.freeze((*own, *tracer.planes(x)), reason)
         tracer.set_planes(out, ())
         return
     w_in = _vector(tracer, own, dim_in, weight.shape[dim_in], where)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlprune.structure.labels import varying
-from rlprune.structure.rules._registry import register, tensors_in
+from rlprune.structure.rules._registry import merge, register, tensors_in
 from rlprune.structure.rules.contraction import collapse
 
 if TYPE_CHECKING:
@@ -445,6 +445,33 @@ def embedding(
             tracer.mark(plane, "out", "embedding")
             planes.append(plane.reshape((1,) * (out.ndim - 1) + (-1,)))
     tracer.set_planes(out, planes)
+
+
+@register("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """Look-ups that are summed, averaged or maximised within bags."""
+    embedding(tracer, func, args, kwargs, out[0])
+    for extra in out[1:]:
+        tracer.set_planes(extra, ())
+
+
+@register("index_add", "index_add_", "index_copy", "index_copy_")
+def index_add(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Rows of one tensor added into rows of another: the other dimensions meet."""
+    target, source = args[0], args[3]
+    dim = args[1] % max(target.ndim, 1)
+    name = func.overloadpacket.__name__
+    for tensor in (target, source):
+        along = [p for p in tracer.planes(tensor) if p.shape[dim] > 1]
+        tracer.freeze(along, f"{tracer.where(name)}: positions are picked by number")
+    rows = torch.empty([1 if d == dim else n for d, n in enumerate(source.shape)], device="meta")
+    kept = tuple(p for p in tracer.planes(source) if p.shape[dim] == 1)
+    operands = [(target, tracer.planes(target)), (rows, kept)]
+    tracer.set_planes(out, merge(tracer, operands, target.ndim, name))
 
 
 @register("native_dropout")

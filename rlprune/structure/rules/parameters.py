@@ -1,0 +1,27 @@
+"""Ops that compute a weight from parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlprune.structure.rules._registry import register, tensors_in
+
+if TYPE_CHECKING:
+    from rlprune.structure.trace import Tracer
+
+
+@register("_weight_norm_interface", "_weight_norm")
+def weight_norm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """A weight divided by its own norm changes everywhere when a part of it is removed."""
+    reason = (
+        f"{tracer.where('weight norm')}: removing inputs would change the norm of its weight; bake "
+        "it in first (torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm)"
+    )
+    direction, gain = args[:2]
+    tracer.freeze((*tracer.planes(direction), *tracer.planes(gain)), reason)
+    results = tensors_in(out)
+    tracer.set_planes(results[0], tracer.planes(direction), weight=True)
+    for extra in results[1:]:
+        tracer.set_planes(extra, ())
