@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rlprune.batches import as_batches
 from rlprune.budgets import ResolvedBudget
@@ -300,7 +301,6 @@ class Evaluator:
         """What stored results depend on, one digest per cause."""
         bounds = [(group.name, group.legal_widths()) for group in self.decisions]
         asked = [(b.name, b.spec, b.unit) for b in self.budgets]
-        applied = [f"{type(m).__qualname__} {vars(m)}" for m in self._methods]
         return {
             "network weights": _digest_of(self.groups.model.state_dict()),
             "groups or widths": _digest_of({"": repr(bounds)}),
@@ -308,7 +308,8 @@ class Evaluator:
             "quality": self._quality.fingerprint,
             "rescoring": self._rescore.fingerprint,
             "importance": _digest_of(self._scores),
-            "compensation": f"{applied} {len(self._calibration)}",
+            "compensation": repr([_settings_of(method) for method in self._methods]),
+            "calibration": _digest_of(dict(enumerate(tree_leaves(self._calibration)))),
         }
 
     def _reference(self) -> dict[str, dict[str, float]]:
@@ -323,10 +324,18 @@ class Evaluator:
             self._seconds[part] += time.perf_counter() - start
 
 
-def _digest_of(tensors: Mapping[str, Any]) -> str:
+def _settings_of(method: object) -> tuple[str, dict[str, Any]]:
+    """A method's class and its plain public attributes: what tells two of them apart."""
+    plain = (str, int, float, bool, tuple, type(None))
+    attributes = getattr(method, "__dict__", {}).items()
+    shown = {k: v for k, v in attributes if not k.startswith("_") and isinstance(v, plain)}
+    return type(method).__qualname__, shown
+
+
+def _digest_of(tensors: Mapping[Any, Any]) -> str:
     digest = hashlib.sha256()
     for name, value in tensors.items():
-        digest.update(name.encode())
+        digest.update(str(name).encode())
         if isinstance(value, Tensor):
             flat = value.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())

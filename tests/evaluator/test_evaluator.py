@@ -17,6 +17,7 @@ from torch import nn
 from rlprune import importance
 from rlprune.budgets import Budget, Latency
 from rlprune.compaction import build
+from rlprune.compensation import LeastSquares
 from rlprune.errors import (
     BudgetError,
     CheckpointError,
@@ -219,6 +220,27 @@ def test_a_store_of_another_problem_is_refused(tmp_path: Path) -> None:
     path.write_text("no json\n")
     with pytest.raises(CheckpointError, match="line 1 is not JSON"):
         evaluator(store=path)
+
+
+def test_a_store_knows_a_method_by_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    data = [(part, None) for part in digits()[0][:200].split(100)]
+
+    def compensated(ridge: float, calibration: object = data) -> Evaluator:
+        return evaluator(
+            store=path, compensation=LeastSquares(ridge=ridge), calibration=calibration
+        )
+
+    problem = compensated(1e-3)
+    first = problem.evaluate(random_widths(problem, 0))
+    problem.close()
+    again = compensated(1e-3)
+    assert again.evaluate(first.widths) == first
+    again.close()
+    with pytest.raises(CheckpointError, match="another problem: compensation changed"):
+        compensated(1e-2)
+    with pytest.raises(CheckpointError, match="another problem: calibration changed"):
+        compensated(1e-3, data[:1])
 
 
 def test_unreachable_budgets_name_the_smallest_value_and_what_holds_it_up() -> None:
