@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 
 from torch import nn
@@ -37,7 +36,9 @@ _ADAPTIVE = {
 _MARK = "_rlprune_stock_class"
 
 
-@cache
+_DERIVED: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def adaptive_class(kind: type[nn.Module]) -> type[nn.Module] | None:
     """The adaptive form of an attention class, None when it has none (or already is one).
 
@@ -52,7 +53,10 @@ def adaptive_class(kind: type[nn.Module]) -> type[nn.Module] | None:
             adaptive: type[nn.Module] = getattr(import_module(home[0]), home[1])
             if base is kind:
                 return adaptive
-            return type(f"Adaptive{kind.__name__}", (kind, adaptive), {_MARK: kind})
+            if kind not in _DERIVED:
+                name = f"Adaptive{kind.__name__}"
+                _DERIVED[kind] = type(name, (kind, adaptive), {_MARK: kind})
+            return _DERIVED[kind]
     return None
 
 

@@ -89,9 +89,7 @@ class AdaptiveMultiheadAttention(nn.MultiheadAttention):
             packed = F.linear(inputs[0], self.in_proj_weight, self.in_proj_bias)
             q, k, v = packed.chunk(3, dim=-1)
         else:
-            q, k, v = (
-                F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)
-            )
+            q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
         if self.bias_k is not None and self.bias_v is not None:
             shape = (q.shape[0], -1, -1)
             k = torch.cat([k, self.bias_k.expand(*shape)], dim=1)

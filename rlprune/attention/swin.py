@@ -93,9 +93,7 @@ def _shift_mask(
 ) -> Tensor:
     """-100 between positions that are neighbours only by the cyclic shift, [windows, n, n]."""
     region = x.new_zeros(size)
-    spans = [
-        ((0, -w), (-w, -s), (-s, None)) for w, s in zip(window, shift, strict=True)
-    ]
+    spans = [((0, -w), (-w, -s), (-s, None)) for w, s in zip(window, shift, strict=True)]
     for count, ((top, bottom), (left, right)) in enumerate(product(*spans)):
         region[top:bottom, left:right] = count
     rows, columns = window

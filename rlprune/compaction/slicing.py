@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ class Slicer:
     """Cuts the tensors of a network as plans say; set up once, then milliseconds per plan.
 
     Dimensions that the same units index in the same way (a convolution's outputs and its batch
-    norm's four vectors) share one index.
+    norm's four vectors) share one index. Positions that only come and go together (the 49 inputs
+    of a linear layer that one channel feeds) are moved as one block.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -22,7 +25,7 @@ class Slicer:
         for group in groups.prunable:
             for s in groups.slices(group):
                 axes.setdefault((s.tensor, s.dim), []).append((group.name, s.index))
-        self._axes: list[tuple[int, list[tuple[str, Tensor]]]] = []
+        self._axes: list[tuple[int, int, list[tuple[str, Tensor]]]] = []
         self._cuts: dict[str, list[tuple[int, int]]] = {}
         known: dict[tuple[object, ...], int] = {}
         for (tensor, dim), parts in axes.items():
@@ -30,8 +33,12 @@ class Slicer:
             key = (size, *((name, index.numpy().tobytes()) for name, index in parts))
             if key not in known:
                 known[key] = len(self._axes)
-                self._axes.append((size, parts))
+                block = gcd(size, *(_block(index) for _, index in parts))
+                blocks = [(name, index[:, ::block] // block) for name, index in parts]
+                self._axes.append((size // block, block, blocks))
             self._cuts.setdefault(tensor, []).append((dim, known[key]))
+        for cuts in self._cuts.values():
+            cuts.sort()
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -39,7 +46,7 @@ class Slicer:
         return tuple(self._cuts)
 
     def kept(self, plan: Plan) -> list[Tensor | None]:
-        """Kept positions of every distinct axis; None where all are kept."""
+        """Kept blocks of every distinct axis; None where all are kept."""
         gone: dict[str, Tensor] = {}
         for name, units in plan.keep.items():
             if len(units) < plan.dense[name]:
@@ -47,7 +54,7 @@ class Slicer:
                 mask[list(units)] = False
                 gone[name] = mask
         out: list[Tensor | None] = []
-        for size, parts in self._axes:
+        for size, _, parts in self._axes:
             keep = None
             for name, index in parts:
                 if name in gone:
@@ -60,9 +67,7 @@ class Slicer:
     def kept_by_tensor(self, plan: Plan) -> dict[str, dict[int, Tensor | None]]:
         """Kept positions by tensor name and dimension; None where all are kept."""
         kept = self.kept(plan)
-        return {
-            name: {dim: kept[axis] for dim, axis in cuts} for name, cuts in self._cuts.items()
-        }
+        return {name: {dim: kept[axis] for dim, axis in cuts} for name, cuts in self._cuts.items()}
 
     def cut(self, plan: Plan) -> dict[str, Tensor]:
         """The smaller tensors, detached copies, for every tensor the plan shrinks."""
@@ -73,8 +78,15 @@ class Slicer:
             small = tensor
             for dim, axis in cuts:
                 index = kept[axis]
-                if index is not None:
-                    small = small.index_select(dim, index.to(small.device))
+                if index is None:
+                    continue
+                block = self._axes[axis][1]
+                index = index.to(small.device)
+                if block == 1:
+                    small = small.index_select(dim, index)
+                else:
+                    blocks = small.unflatten(dim, (-1, block)).index_select(dim, index)
+                    small = blocks.flatten(dim, dim + 1)
             if small is not tensor:
                 out[name] = small
         return out
@@ -91,3 +103,13 @@ class Slicer:
                 if s.role == role:
                     out.append((s.tensor, s.dim, s.index[mask].reshape(-1)))
         return out
+
+
+def _block(index: Tensor) -> int:
+    """How many neighbouring positions of a unit always move together, for units [width, n]."""
+    n = index.shape[1]
+    steps = index[:, 1:] - index[:, :-1]
+    breaks = (steps != 1).any(0).nonzero().reshape(-1) + 1
+    length = gcd(n, *breaks.tolist())
+    starts = index[:, ::length]
+    return gcd(length, *starts.unique().tolist()) if length > 1 else 1

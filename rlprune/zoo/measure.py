@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Row:
         groups: number of groups found.
         prunable: how many of them may lose units.
         share: fraction of the parameters that belongs to prunable units.
-        trace_seconds: what discovery took.
+        trace_seconds: what discovery took, in CPU seconds, as all times here.
         build_ms: an independent compacted network from a plan, the best of three.
         candidate_ms: a candidate in a reused workspace, the best of three.
         kept: fraction of the parameters left by the random plan.
@@ -79,13 +79,13 @@ def random_plan(groups: Groups, keep: float, seed: int) -> Plan:
     return Plan.uniform(groups, keep, scores)
 
 
-def measure(
-    name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed: int = 0
-) -> Row:
+def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed: int = 0) -> Row:
     """Discover, compact at a random plan, and compare with the masked network."""
     total = sum(p.numel() for p in model.parameters())
     try:
+        start = time.process_time()
         groups = discover(model, inputs)
+        seconds = time.process_time() - start
     except Exception as error:
         return Row(name, total, failure=f"{type(error).__name__}: {error}")
     rest = groups.params([0] * len(groups.prunable)) if groups.prunable else total
@@ -94,24 +94,24 @@ def measure(
         if not group.prunable:
             reason = group.reason.split(": ", 1)[-1]
             frozen[reason] = frozen.get(reason, 0) + 1
-    found = {
-        "name": name,
-        "parameters": total,
-        "groups": len(groups),
-        "prunable": len(groups.prunable),
-        "share": 1 - rest / total,
-        "trace_seconds": groups.seconds,
-        "frozen": frozen,
-    }
+    row = Row(
+        name,
+        total,
+        len(groups),
+        len(groups.prunable),
+        1 - rest / total,
+        seconds,
+        frozen=frozen,
+    )
     if next(model.parameters()).is_meta:
-        return Row(**found)
+        return row
     try:
-        return Row(**found, **_compacted(groups, random_plan(groups, keep, seed), total))
+        return _compacted(row, groups, random_plan(groups, keep, seed))
     except Exception as error:
-        return Row(**found, failure=f"{type(error).__name__}: {error}")
+        return replace(row, failure=f"{type(error).__name__}: {error}")
 
 
-def _compacted(groups: Groups, plan: Plan, total: int) -> dict[str, float]:
+def _compacted(row: Row, groups: Groups, plan: Plan) -> Row:
     small = build(groups, plan)
     build_ms = min(_milliseconds(lambda: build(groups, plan)) for _ in range(3))
     worst, scale = difference(masked_copy(groups, plan), small, groups.example_inputs)
@@ -122,15 +122,16 @@ def _compacted(groups: Groups, plan: Plan, total: int) -> dict[str, float]:
     workspace = Workspace(groups)
     workspace.build(plan)
     candidate_ms = min(_milliseconds(lambda: workspace.build(plan)) for _ in range(3))
-    return {
-        "build_ms": build_ms,
-        "candidate_ms": candidate_ms,
-        "kept": left / total,
-        "error": worst / max(scale, 1e-300),
-    }
+    return replace(
+        row,
+        build_ms=build_ms,
+        candidate_ms=candidate_ms,
+        kept=left / row.parameters,
+        error=worst / max(scale, 1e-300),
+    )
 
 
 def _milliseconds(run: Any) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return (time.perf_counter() - start) * 1e3
+    return (time.process_time() - start) * 1e3

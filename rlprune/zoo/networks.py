@@ -60,12 +60,15 @@ def create(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        with torch.device("meta"):
+        try:
+            with torch.device("meta"):
+                model, shape = _build(name)
+        except NotImplementedError:  # some constructors look at values
             model, shape = _build(name)
-        size = sum(p.numel() for p in model.parameters())
-        if size > META_ABOVE:
-            return model.double().eval(), _inputs(name, shape, "meta")
-        model, shape = _build(name)
+        if sum(p.numel() for p in model.parameters()) > META_ABOVE:
+            return model.to("meta").double().eval(), _inputs(name, shape, "meta")
+        if next(model.parameters()).is_meta:
+            model, shape = _build(name)
         model = model.double().eval()
         randomise(model)
         return model, _inputs(name, shape, "cpu")
@@ -79,9 +82,13 @@ def randomise(model: nn.Module) -> None:
                 low = 0.5 if float(parameter.flatten()[0]) > 0.1 else -0.1
                 parameter.uniform_(low, low + (1.0 if low > 0 else 0.2))
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                for statistic, low, high in (
+                    (module.running_mean, -0.2, 0.2),
+                    (module.running_var, 0.5, 1.5),
+                ):
+                    if statistic is not None:
+                        statistic.uniform_(low, high)
 
 
 Shape = tuple[int, ...] | dict[str, Any]

@@ -56,7 +56,9 @@ def markdown(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None =
             theirs = peer.get(r.name, {})
             cells.append(theirs.get("failure", "")[:80] or _number(theirs.get("kept"), ".0%"))
             cells.append(_number(theirs.get("prune_ms"), ".0f"))
-        lines.append("| " + " | ".join(c.replace("|", "/").replace("\n", " ") for c in cells) + " |")
+        lines.append(
+            "| " + " | ".join(c.replace("|", "/").replace("\n", " ") for c in cells) + " |"
+        )
     return "\n".join([*lines, "", summary(rows)])
 
 

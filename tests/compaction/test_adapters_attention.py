@@ -134,9 +134,7 @@ def test_a_mask_for_every_head_freezes_the_heads() -> None:
             return self.attention(x, x, x, attn_mask=mask, need_weights=False)[0]
 
     model = randomised(PerHead())
-    groups = discover(
-        model, (draw(BATCH, LENGTH, WIDTH), draw(BATCH * 4, LENGTH, LENGTH))
-    )
+    groups = discover(model, (draw(BATCH, LENGTH, WIDTH), draw(BATCH * 4, LENGTH, LENGTH)))
     assert not any(g.kind == "heads" for g in groups.prunable)
     assert any("fixed" in g.reason for g in groups), groups.table()
 
@@ -192,7 +190,8 @@ def test_only_the_second_layer_loses_heads() -> None:
     small = build(groups, plan)
     with torch.no_grad():
         assert torch.isfinite(small(x, src_key_padding_mask=padding)).all()
-    assert not small.use_nested_tensor and model.use_nested_tensor
+    assert not small.use_nested_tensor
+    assert model.use_nested_tensor
 
 
 def test_encoder_decoder_transformer() -> None:

@@ -12,7 +12,8 @@ from rlprune.compaction.adapters._registry import follows
 
 @follows(nn.MultiheadAttention)
 def _multihead(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
-    assert isinstance(small, nn.MultiheadAttention) and isinstance(dense, nn.MultiheadAttention)
+    assert isinstance(small, nn.MultiheadAttention)
+    assert isinstance(dense, nn.MultiheadAttention)
     if small.in_proj_weight is not None:
         inner = small.in_proj_weight.shape[0] // 3
     else:
@@ -31,7 +32,8 @@ def _encoder_layer(dense: nn.Module, small: nn.Module, grouped: str | None) -> N
 @follows(nn.TransformerEncoder)
 def _encoder(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
     """Nested tensors need every layer on the fused path, which pruned attention cannot take."""
-    assert isinstance(small, nn.TransformerEncoder) and isinstance(dense, nn.TransformerEncoder)
+    assert isinstance(small, nn.TransformerEncoder)
+    assert isinstance(dense, nn.TransformerEncoder)
     attentions = [m for m in small.modules() if isinstance(m, nn.MultiheadAttention)]
     pruned = any(type(m) is not stock_class(type(m)) for m in attentions)
     small.use_nested_tensor = dense.use_nested_tensor and not pruned

@@ -13,7 +13,8 @@ from rlprune.compaction.adapters._registry import follows
 
 @follows(_ConvNd)
 def _conv(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
-    assert isinstance(small, _ConvNd) and isinstance(dense, _ConvNd)
+    assert isinstance(small, _ConvNd)
+    assert isinstance(dense, _ConvNd)
     weight, before = small.weight, dense.weight
     groups = dense.groups
     if grouped == "groups":
@@ -42,7 +43,8 @@ def _norm(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
 
 @follows(nn.GroupNorm)
 def _group_norm(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
-    assert isinstance(small, nn.GroupNorm) and isinstance(dense, nn.GroupNorm)
+    assert isinstance(small, nn.GroupNorm)
+    assert isinstance(dense, nn.GroupNorm)
     if small.weight is None:
         return
     per_group = dense.num_channels // dense.num_groups

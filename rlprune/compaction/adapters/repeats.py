@@ -129,10 +129,10 @@ def find_repeats(groups: Groups, paths: Sequence[str]) -> tuple[list[Repeat], li
                     sure.append(Repeat(path, kind, name, value, counted[0], dense_widths))
                 continue
             parts = PARTS if name in SIZES else (1,)
-            axis = next((a for k in parts for a in nearby[path] if a.dense == k * value), None)
-            if axis is not None:
+            match = next((a for k in parts for a in nearby[path] if a.dense == k * value), None)
+            if match is not None:
                 (sure if name in SIZES else unsure).append(
-                    Repeat(path, kind, name, value, axis, dense_widths)
+                    Repeat(path, kind, name, value, match, dense_widths)
                 )
     return sure + _from_activations(groups, dense_widths), unsure
 
