@@ -71,9 +71,7 @@ class Workspace:
         self._model = copied(groups.model, {}).eval()
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
-        self._dense = {
-            name: getattr(*owner(self._model, name)) for name in self._slicer.tensors
-        }
+        self._dense = {name: getattr(*owner(self._model, name)) for name in self._slicer.tensors}
         self._owners = {
             name: [owner(self._model, a) for a in groups.aliases.get(name, (name,))]
             for name in self._slicer.tensors

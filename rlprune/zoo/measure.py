@@ -66,10 +66,10 @@ def coverage(names: Sequence[str], *, keep: float = 0.5, seed: int = 0) -> Itera
     """
     for name in names:
         try:
-            model, inputs = create(name, seed)
-            yield measure(name, model, inputs, keep=keep, seed=seed)
+            row = measure(name, *create(name, seed), keep=keep, seed=seed)
         except Exception as error:  # a network that cannot even be built is a row too
-            yield Row(name, failure=f"{type(error).__name__}: {error}")
+            row = Row(name, failure=f"{type(error).__name__}: {error}")
+        yield row
 
 
 def random_plan(groups: Groups, keep: float, seed: int) -> Plan:

@@ -22,7 +22,8 @@ class Attributes:
     """
 
     def __init__(self, groups: Groups) -> None:
-        self.groups = groups
+        self._dense = groups.model
+        self._grouped = groups.grouped
         self.paths = paths_of(groups)
         self.repeats, self.unsure = find_repeats(groups, self.paths)
 
@@ -33,9 +34,7 @@ class Attributes:
             small = model.get_submodule(path)
             follower = follower_of(small)
             if follower is not None:
-                follower(
-                    self.groups.model.get_submodule(path), small, self.groups.grouped.get(path)
-                )
+                follower(self._dense.get_submodule(path), small, self._grouped.get(path))
         for repeat in self.repeats:
             repeat.apply(model, widths)
 
