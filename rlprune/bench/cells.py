@@ -1,0 +1,173 @@
+"""Cells of the search benchmark: what is asked for, and what one search left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlprune.bench.setting import Setting
+from rlprune.budgets import ResolvedBudget
+from rlprune.compaction import build
+from rlprune.errors import ConfigError
+from rlprune.evaluator import Evaluator
+from rlprune.pipeline.folder import plain, read_json, write_json, write_text
+from rlprune.pipeline.verify import measure
+from rlprune.plan import Plan
+from rlprune.search import AGENTS, SearchResult, create_agent, search
+
+_PARTS = ("build", "compensate", "forward", "cost")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search.
+
+    Attributes:
+        label: Name of the row, the agent's unless the configuration gives another.
+        agent: The agent's name and every option.
+        evaluations: Unique evaluations.
+        seed: Decides every random choice.
+    """
+
+    label: str
+    agent: dict[str, Any]
+    evaluations: int
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Name of the cell's JSON file."""
+        return f"{self.label}-{self.evaluations}-{self.seed}.json"
+
+    def finished(self, folder: Path) -> dict[str, Any] | None:
+        """The cell's result, if it is there and was made by an agent with these options."""
+        content = read_json(folder / "cells" / self.file)
+        if isinstance(content, dict) and content.get("agent") == plain(self.agent):
+            return content
+        return None
+
+
+def planned(options: Mapping[str, Any]) -> list[Cell]:
+    """The cells that a configuration asks for, fewest evaluations first.
+
+    The uniform plan needs one evaluation and no seed, so it has one cell.
+
+    Args:
+        options: The ``bench`` part of the configuration.
+
+    Raises:
+        ConfigError: An agent or one of its options is unknown, or there is no cell.
+    """
+    cells = []
+    agents = [_agent(entry) for entry in options["agents"]]
+    labels = [label for label, _ in agents]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"bench.agents={labels}: give every entry a label of its own")
+    for evaluations in sorted(int(count) for count in options["evaluations"]):
+        if evaluations < 1:
+            raise ConfigError(f"bench.evaluations: {evaluations} is not at least 1")
+        for seed in options["seeds"]:
+            cells += [
+                Cell(label, agent, evaluations, int(seed))
+                for label, agent in agents
+                if agent["name"] != "uniform"
+            ]
+    uniform = [Cell(label, agent, 1, 0) for label, agent in agents if agent["name"] == "uniform"]
+    if not cells and not uniform:
+        raise ConfigError("bench: agents, evaluations and seeds leave no cell to run")
+    return uniform + cells
+
+
+def run_cell(cell: Cell, setting: Setting, problem: Evaluator) -> dict[str, Any]:
+    """Search, and write the cell's file.
+
+    Evaluations that other cells made are taken from the common store. They count in this cell's
+    ledger, and the time they took counts in its seconds, as if the cell had run alone.
+
+    Args:
+        cell: The cell.
+        setting: The problem.
+        problem: Its evaluator.
+
+    Returns:
+        The content of the file.
+    """
+    before = dict(problem.stats["seconds"])
+    options = dict(cell.agent)
+    agent = create_agent(options.pop("name"), **options)
+    found = search(problem, agent, cell.evaluations, cell.seed)
+    after = problem.stats["seconds"]
+    computed = {part: after[part] - before[part] for part in _PARTS}
+    ledger = sum(evaluation.seconds for evaluation in found.ledger)
+    overhead = max(found.seconds - sum(computed.values()), 0.0)
+    content = {
+        "label": cell.label,
+        "agent": cell.agent,
+        "evaluations": cell.evaluations,
+        "seed": cell.seed,
+        "unique": len(found.ledger),
+        "feasible": sum(evaluation.feasible for evaluation in found.ledger),
+        "quality": found.score,
+        "search_quality": found.best.quality,
+        "curve": best_so_far(found),
+        **outcome(setting, found.plan, problem.budgets),
+        "seconds": {
+            "total": ledger + overhead,
+            "evaluations": ledger,
+            "env_and_agent": overhead,
+            "clock": found.seconds,
+            "computed": computed,
+            "replayed_evaluations": problem.stats["replayed"],
+        },
+    }
+    content = plain(content)
+    write_json(setting.folder / "cells" / cell.file, content)
+    return content
+
+
+def outcome(setting: Setting, plan: Plan, budgets: Sequence[ResolvedBudget]) -> dict[str, Any]:
+    """A plan and what its compacted network costs; the plan itself goes to ``plans/``."""
+    write_text(setting.folder / "plans" / f"{plan.digest[:16]}.json", plan.to_json() + "\n")
+    values = measure(budgets, build(setting.job.groups, plan), setting.job.example_inputs)
+    return {"plan": plan.digest[:16], "widths": plan.widths, "budgets": adherence(budgets, values)}
+
+
+def adherence(
+    budgets: Sequence[ResolvedBudget], values: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Limit, value and slack (share of the limit that is left) of every budget."""
+    return {
+        budget.name: {
+            "limit": budget.limit,
+            "dense": budget.dense,
+            "value": values[budget.name],
+            "slack": 1.0 - values[budget.name] / budget.limit,
+        }
+        for budget in budgets
+    }
+
+
+def best_so_far(found: SearchResult) -> list[float | None]:
+    """The best feasible quality after each unique evaluation; None before there is one."""
+    return list(_running_best(found))
+
+
+def _running_best(found: SearchResult) -> Iterator[float | None]:
+    best: float | None = None
+    for evaluation in found.ledger:
+        if evaluation.feasible and (best is None or evaluation.quality > best):
+            best = evaluation.quality
+        yield best
+
+
+def _agent(entry: Any) -> tuple[str, dict[str, Any]]:
+    """Label, and name with every option, of an entry of ``bench.agents``."""
+    given = {"name": entry} if isinstance(entry, str) else dict(entry)
+    if given.get("name") not in AGENTS:
+        raise ConfigError(f"bench.agents: {entry!r} names none of {', '.join(sorted(AGENTS))}")
+    label = str(given.pop("label", given["name"]))
+    options = {key: value for key, value in given.items() if key != "name"}
+    agent = create_agent(given["name"], **options)
+    return label, {"name": given["name"], **asdict(agent.config)}

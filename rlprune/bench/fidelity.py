@@ -1,0 +1,262 @@
+"""``rlprune bench fidelity``: which score ranks plans as fine-tuning would."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rlprune.bench.plans import diverse
+from rlprune.bench.scoring import Scorer
+from rlprune.bench.setting import Setting, environment, open_setting
+from rlprune.bench.tables import COLORS, figure, markdown, save, spearman, spearman_interval
+from rlprune.bench.tuning import shortened
+from rlprune.errors import CheckpointError
+from rlprune.evaluator import Evaluator
+from rlprune.pipeline.folder import plain, read_json, write_json, write_text
+from rlprune.training import evaluate, finetune
+
+log = logging.getLogger(__name__)
+
+_KEYS = ("kind", "compensation", "statistics", "images")
+
+
+def run(config: Mapping[str, Any]) -> list[Path]:
+    """Score plans in many ways, fine-tune each a little, and correlate.
+
+    Every plan leaves two files, its scores and its accuracies after fine-tuning; what is there is
+    kept when the study is started again.
+
+    Args:
+        config: The composed configuration; ``bench`` as in ``configs/bench/fidelity.yaml``.
+
+    Returns:
+        ``fidelity.md``, ``fidelity.json`` and ``fidelity.png``.
+
+    Raises:
+        CheckpointError: The folder holds a study with other settings.
+        RlpruneError: A setting is wrong.
+    """
+    setting = open_setting(config)
+    _same_study(setting)
+    scorer = Scorer(setting)
+    problem = setting.evaluator("evaluations.jsonl")
+    try:
+        plans = _plans(setting, problem)
+        studied = [
+            _study(setting, scorer, problem, at, len(plans), p) for at, p in enumerate(plans)
+        ]
+    finally:
+        problem.close()
+    return _report(setting, studied, scorer.prepare_seconds)
+
+
+def correlate(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Spearman's correlation of every score with the accuracy after fine-tuning, best first.
+
+    Args:
+        plans: Records with ``scores`` and ``accuracies``.
+
+    Returns:
+        Rows with ``rho``, its 90 % bootstrap interval over plans and the median seconds.
+    """
+    truth = [statistics.fmean(plan["accuracies"]) for plan in plans]
+    columns: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for plan in plans:
+        for row in plan["scores"]:
+            columns.setdefault(tuple(row[key] for key in _KEYS), []).append(row)
+    found = []
+    for key, rows in columns.items():
+        values = [row["value"] for row in rows]
+        low, high = spearman_interval(values, truth)
+        found.append(
+            {
+                **dict(zip(_KEYS, key, strict=True)),
+                "rho": spearman(values, truth),
+                "interval": [low, high],
+                "seconds": statistics.median(row["seconds"] for row in rows),
+            }
+        )
+    return sorted(found, key=lambda row: -row["rho"] if row["rho"] == row["rho"] else 2.0)
+
+
+def _plans(setting: Setting, problem: Evaluator) -> list[dict[str, Any]]:
+    """The plans of the study, chosen once."""
+    path = setting.folder / "plans.json"
+    known = read_json(path)
+    if known is None:
+        options = setting.options
+        found = diverse(
+            problem, int(options["plans"]), int(options["good_evaluations"]), setting.job.seed
+        )
+        known = [{"kind": kind, "widths": list(widths)} for kind, widths in found]
+        write_json(path, known)
+    return list(known)
+
+
+def _study(
+    setting: Setting,
+    scorer: Scorer,
+    problem: Evaluator,
+    number: int,
+    total: int,
+    plan: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Scores and accuracies of one plan, from disk or computed."""
+    made = problem.plan(plan["widths"])
+    scores = read_json(setting.folder / "scores" / f"{number}.json")
+    if scores is None:
+        scores = scorer.score(made)
+        write_json(setting.folder / "scores" / f"{number}.json", scores)
+    accuracies: list[float] = []
+    started = time.perf_counter()
+    for seed in range(int(setting.options["repeats"])):
+        path = setting.folder / "accuracies" / f"{number}-{seed}.json"
+        known = read_json(path)
+        if known is None:
+            known = {"accuracy": _accuracy(setting, scorer, made, seed)}
+            write_json(path, known)
+        accuracies.append(known["accuracy"])
+    log.info(
+        "%d/%d %s plan: %s %% after fine-tuning, %.1f s", number + 1, total, plan["kind"],
+        ", ".join(f"{100 * value:.2f}" for value in accuracies), time.perf_counter() - started,
+    )  # fmt: skip
+    costs = problem.costs(plan["widths"])
+    return {**plan, "costs": costs, "scores": scores, "accuracies": accuracies}
+
+
+def _accuracy(setting: Setting, scorer: Scorer, plan: Any, seed: int) -> float:
+    """Accuracy on held-out samples no score has used, after the short fine-tuning."""
+    job, options = setting.job, setting.options
+    recipe = replace(setting.recipe, epochs=int(options["finetune_epochs"]))
+    data = shortened(setting.data, options["finetune_images"])
+    result = finetune(job.compacted(plan), job.dense, data, recipe, seed=seed, device=job.device)
+    return evaluate(result.model, scorer.unseen, device=job.device).accuracy
+
+
+def _same_study(setting: Setting) -> None:
+    """A folder holds one study; settings that change results must not change between starts."""
+    job, options = setting.job, dict(setting.options)
+    for free in ("out", "repeats"):
+        options.pop(free)
+    asked = plain(
+        {
+            **job.settings["search"],
+            "bench": options,
+            "recipe": asdict(setting.recipe),
+        }
+    )
+    path = setting.folder / "study.json"
+    known = read_json(path)
+    if known is None:
+        write_json(path, asked)
+        return
+    changed = [key for key in asked if known.get(key) != asked[key]]
+    if changed:
+        raise CheckpointError(
+            f"{setting.folder} holds a study with other settings ({', '.join(changed)}); choose "
+            "another bench.out, or delete it"
+        )
+
+
+def _report(
+    setting: Setting, plans: Sequence[Mapping[str, Any]], prepare: Mapping[str, float]
+) -> list[Path]:
+    rows = correlate(plans)
+    ceiling = None
+    if len(plans[0]["accuracies"]) > 1:
+        ceiling = spearman(*([plan["accuracies"][at] for plan in plans] for at in (0, 1)))
+    folder = setting.folder
+    report = {
+        "problem": setting.name,
+        "rows": rows,
+        "ceiling": ceiling,
+        "prepare_seconds": dict(prepare),
+        "plans": [{key: plan[key] for key in plan if key != "scores"} for plan in plans],
+        "environment": environment(),
+    }
+    write_json(folder / "fidelity.json", report)
+    write_text(folder / "fidelity.md", _markdown(setting, report))
+    save(_picture(rows, plans), folder / "fidelity.png")
+    return [folder / f"fidelity.{kind}" for kind in ("md", "json", "png")]
+
+
+def _markdown(setting: Setting, report: Mapping[str, Any]) -> str:
+    options, plans = setting.options, report["plans"]
+    accuracies = [statistics.fmean(plan["accuracies"]) for plan in plans]
+    images = options["finetune_images"] or setting.data.train_size
+    head = ("score", "compensation", "statistics", "images", "rho", "90 % interval", "seconds")
+    body = [
+        (
+            row["kind"],
+            row["compensation"],
+            row["statistics"],
+            str(row["images"]),
+            f"{row['rho']:.3f}",
+            f"{row['interval'][0]:.2f} to {row['interval'][1]:.2f}",
+            f"{row['seconds']:.3f}",
+        )
+        for row in report["rows"]
+    ]
+    about = report["environment"]
+    once = ", ".join(f"{name} {value:.1f} s" for name, value in report["prepare_seconds"].items())
+    lines = [
+        f"## Which score ranks as fine-tuning does: {report['problem']}",
+        f"Spearman's rho over {len(plans)} plans of equal cost with the held-out accuracy after "
+        f"{options['finetune_epochs']} epochs of {images} images ({100 * min(accuracies):.2f} to "
+        f"{100 * max(accuracies):.2f} %, median {100 * statistics.median(accuracies):.2f} %). "
+        f"Seconds per evaluation: {about['processor']}, {about['threads']} threads. Once per "
+        f"network: {once}.",
+        markdown(head, body),
+    ]
+    if report["ceiling"] is not None:
+        lines.append(f"Two fine-tunings with different seeds agree to rho {report['ceiling']:.3f}.")
+    return "\n\n".join(lines) + "\n"
+
+
+def _picture(rows: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any]]) -> Any:
+    """Correlation against seconds for all scores, and the best score against accuracy."""
+    made = figure(10.0, 4.2)
+    left, right = made.subplots(1, 2)
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    marks = dict(
+        zip(dict.fromkeys(row["compensation"] for row in rows), "os^Dv<>P*Xhd", strict=False)
+    )
+    for row in rows:
+        color = COLORS[kinds.index(row["kind"]) % len(COLORS)]
+        face = color if row["statistics"] == "batch" else "none"
+        mark = marks.get(row["compensation"], ".")
+        left.plot(row["seconds"], row["rho"], mark, color=color, markerfacecolor=face, markersize=5)
+    for number, kind in enumerate(kinds):
+        left.plot([], [], "o", color=COLORS[number % len(COLORS)], label=kind)
+    for name, mark in marks.items():
+        left.plot([], [], mark, color="#555555", label=name)
+    left.set_xscale("log")
+    left.set_xlabel("seconds per evaluation (hollow: recalibrated)")
+    left.set_ylabel("Spearman's rho with accuracy after fine-tuning")
+    left.legend(fontsize=7, frameon=False, ncols=2)
+    best = rows[0]
+    for number, kind in enumerate(dict.fromkeys(plan["kind"] for plan in plans)):
+        points = [
+            (_value(plan, best), 100 * statistics.fmean(plan["accuracies"]))
+            for plan in plans
+            if plan["kind"] == kind
+        ]
+        right.scatter(
+            *zip(*points, strict=True), s=16, color=COLORS[number % len(COLORS)], label=kind
+        )
+    right.set_xlabel(", ".join(str(best[key]) for key in _KEYS))
+    right.set_ylabel("held-out accuracy after fine-tuning, %")
+    right.legend(fontsize=7, frameon=False)
+    return made
+
+
+def _value(plan: Mapping[str, Any], key: Mapping[str, Any]) -> float:
+    for row in plan["scores"]:
+        if all(row[name] == key[name] for name in _KEYS):
+            return float(row["value"])
+    raise KeyError(f"no score {[key[name] for name in _KEYS]}")

@@ -1,0 +1,254 @@
+"""Other libraries on the same problem: pruned by their own rules, measured by rlprune's.
+
+A peer's network is scored as it is, without compensation, on the samples that finalists of the
+searches are scored on. Where its layers shrank as rlprune's groups do, the widths are scored once
+more as a plan: rlprune's units and compensation at the peer's widths.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rlprune.bench.cells import adherence
+from rlprune.bench.setting import Setting
+from rlprune.bench.tuning import tuned
+from rlprune.budgets import ResolvedBudget
+from rlprune.compaction.build import owner
+from rlprune.errors import ConfigError, RlpruneError
+from rlprune.evaluator import Quality, qualities
+from rlprune.evaluator.quality import last_linear
+from rlprune.pipeline.folder import plain, read_json, write_json
+from rlprune.pipeline.verify import broken, measure
+from rlprune.training.losses import logits_of
+
+log = logging.getLogger(__name__)
+
+_TAYLOR_IMAGES = 128
+
+
+class PeerError(RlpruneError):
+    """Another library is missing, or cannot prune this network."""
+
+
+def planned(options: Mapping[str, Any]) -> list[str]:
+    """The peers that a configuration asks for, each checked to be installed.
+
+    Raises:
+        ConfigError: A name is unknown.
+        PeerError: A library is not installed.
+    """
+    for name in options["peers"]:
+        if name not in PEERS:
+            raise ConfigError(f"bench.peers: {name!r} is none of {', '.join(PEERS)}")
+        _load(*_LIBRARIES[name.split("_")[0]])
+    return list(options["peers"])
+
+
+def run_peer(name: str, setting: Setting) -> dict[str, Any]:
+    """Let a peer prune the network, measure what it returns, and write its cell.
+
+    Args:
+        name: One of `PEERS`.
+        setting: The problem.
+
+    Returns:
+        The content of the cell; with ``error`` in place of results where the peer failed.
+    """
+    path = setting.folder / "cells" / f"{name}.json"
+    content = read_json(path)
+    tune = bool(setting.options["finetune"])
+    done = isinstance(content, dict) and name not in setting.options["redo"]
+    if done and ("accuracy" in content or "error" in content or not tune):
+        return dict(content)
+    started = time.perf_counter()
+    base = {"label": name, "agent": {"name": name}, "evaluations": 0, "seed": 0, "peer": True}
+    budgets = setting.budgets()
+    try:
+        network, unique = PEERS[name](setting, budgets)
+        found = _measured(setting, budgets, network)
+        found["unique"] = unique
+        found["seconds"] = {"total": time.perf_counter() - started}
+        if tune:
+            found["accuracy"] = tuned(setting, network)
+        log.info("%s: quality %.4f, %.1f s", name, found["quality"], found["seconds"]["total"])
+    except PeerError as error:
+        log.warning("%s: %s", name, error)
+        found = {"error": str(error)}
+    content = plain({**base, **found})
+    write_json(path, content)
+    return dict(content)
+
+
+def widths_of(setting: Setting, network: nn.Module) -> list[int] | None:
+    """The widths of rlprune's groups in a network that another library cut.
+
+    Returns:
+        Kept units per prunable group; None where its tensors do not follow the groups.
+    """
+    groups = setting.job.groups
+    found = []
+    for group in groups.prunable:
+        sizes = set()
+        for part in groups.slices(group):
+            try:
+                module, attribute = owner(network, part.tensor)
+            except AttributeError:
+                return None
+            tensor = getattr(module, attribute, None)
+            if not isinstance(tensor, Tensor):
+                return None
+            dense = groups.tensors[part.tensor].shape[part.dim]
+            taken = part.index.numel()
+            per_unit = part.index.shape[1] if part.index.ndim > 1 else 1
+            if taken == dense:
+                sizes.add(tensor.shape[part.dim] / per_unit)
+        if len(sizes) != 1 or not next(iter(sizes)).is_integer():
+            return None
+        found.append(int(sizes.pop()))
+    legal = all(w in g.legal_widths() for w, g in zip(found, groups.prunable, strict=True))
+    return found if legal else None
+
+
+def _measured(
+    setting: Setting, budgets: Sequence[ResolvedBudget], network: nn.Module
+) -> dict[str, Any]:
+    job = setting.job
+    quality, rescore = _qualities(setting)
+    values = measure(budgets, network, job.example_inputs)
+    widths = widths_of(setting, network)
+    found: dict[str, Any] = {
+        "quality": rescore(copy.deepcopy(network)),
+        "search_quality": quality(copy.deepcopy(network)),
+        "budgets": adherence(budgets, values),
+        "widths": None,
+    }
+    if widths is not None:
+        names = [group.name for group in job.groups.prunable]
+        found["widths"] = dict(zip(names, widths, strict=True))
+        problem = setting.evaluator()
+        found["quality_as_plan"] = problem.rescore(widths)
+    return found
+
+
+def _qualities(setting: Setting) -> tuple[Quality, Quality]:
+    job = setting.job
+    return qualities(job.dense, job.data, None, job.evaluator, job.calibration)
+
+
+def _torch_pruning(
+    setting: Setting, budgets: Sequence[ResolvedBudget], taylor: bool
+) -> tuple[nn.Module, int]:
+    """Torch-Pruning's global ranking, stepped until every budget is met."""
+    tp = _load(*_LIBRARIES["torch"])
+    job, steps = setting.job, int(setting.options["peer_steps"])
+    network = copy.deepcopy(job.dense)
+    rank = tp.importance.GroupTaylorImportance if taylor else tp.importance.GroupMagnitudeImportance
+    try:
+        pruner = tp.pruner.BasePruner(
+            network,
+            job.example_inputs,
+            importance=rank(),
+            global_pruning=True,
+            pruning_ratio=1.0,
+            iterative_steps=steps,
+            ignored_layers=[last_linear(network)],
+        )
+        for _ in range(steps):
+            if taylor:
+                _gradients(setting, network)
+            pruner.step()
+            network.zero_grad(set_to_none=True)
+            if not broken(budgets, measure(budgets, network, job.example_inputs)):
+                return network.eval(), 0
+    except (RlpruneError, RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise PeerError(
+            f"Torch-Pruning fails on this network: {type(error).__name__}: {text}"
+        ) from error
+    names = ", ".join(budget.name for budget in budgets)
+    raise PeerError(f"Torch-Pruning does not reach the budgets ({names}) in {steps} steps")
+
+
+def _gradients(setting: Setting, network: nn.Module) -> None:
+    """Gradients of the loss on calibration samples, in eval mode."""
+    assert setting.job.calibration is not None
+    x, y = setting.job.calibration
+    network.eval().zero_grad(set_to_none=True)
+    with torch.enable_grad():
+        output = network(x[:_TAYLOR_IMAGES])
+        functional.cross_entropy(logits_of(output), y[:_TAYLOR_IMAGES]).backward()
+
+
+def _fastnas(setting: Setting, budgets: Sequence[ResolvedBudget]) -> tuple[nn.Module, int]:
+    """NVIDIA ModelOpt's FastNAS with this problem's quality as its score function."""
+    mtp = _load(*_LIBRARIES["fastnas"])
+    job = setting.job
+    known = {"macs": "flops", "params": "params"}
+    unknown = [budget.name for budget in budgets if budget.name not in known]
+    if unknown:
+        raise PeerError(f"FastNAS takes MACs and parameters as constraints, not {unknown[0]}")
+    quality, _ = _qualities(setting)
+    scored = 0
+
+    def score(network: nn.Module) -> float:
+        nonlocal scored
+        scored += 1
+        return quality(network.eval())
+
+    constraints = {known[b.name]: f"{100 * b.limit / b.dense:g}%" for b in budgets}
+    try:
+        network, _ = mtp.prune(
+            copy.deepcopy(job.dense),
+            mode=[("fastnas", _divisors())],
+            constraints=constraints,
+            dummy_input=job.example_inputs,
+            config={
+                "data_loader": [(job.calibration[0],)] if job.calibration is not None else [],
+                "score_func": score,
+                "checkpoint": None,
+                "verbose": False,
+            },
+        )
+    except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise PeerError(f"FastNAS fails on this network: {type(error).__name__}: {text}") from error
+    return network.eval(), scored
+
+
+def _divisors() -> dict[str, Any]:
+    """Finest widths that suit the narrow layers of CIFAR networks."""
+    step = {"channels_ratio": tuple(at / 16 for at in range(1, 17)), "channel_divisor": 4}
+    return {"nn.Conv2d": {"*": step}, "nn.BatchNorm2d": {"*": {}}, "nn.Linear": {"*": {}}}
+
+
+def _load(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise PeerError(
+            f"{package} cannot be imported ({error}); install it: pip install 'rlprune[bench]'"
+        ) from error
+
+
+Peer = Callable[[Setting, Sequence[ResolvedBudget]], "tuple[nn.Module, int]"]
+
+PEERS: dict[str, Peer] = {
+    "torch_pruning_magnitude": lambda setting, budgets: _torch_pruning(setting, budgets, False),
+    "torch_pruning_taylor": lambda setting, budgets: _torch_pruning(setting, budgets, True),
+    "fastnas": _fastnas,
+}
+"""Peers by name: from a problem to a pruned network and the candidates that were scored."""
+
+_LIBRARIES = {
+    "torch": ("torch_pruning", "torch-pruning"),
+    "fastnas": ("modelopt.torch.prune", "nvidia-modelopt"),
+}

@@ -1,0 +1,88 @@
+"""``rlprune bench search``: agents at equal unique evaluations, cell by cell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlprune.bench import peers, report
+from rlprune.bench.cells import Cell, planned, run_cell
+from rlprune.bench.setting import Setting, open_setting
+from rlprune.bench.tuning import dense_accuracies, shown, tuned
+from rlprune.errors import ConfigError
+from rlprune.evaluator import Evaluator
+from rlprune.pipeline.folder import write_json
+from rlprune.plan import Plan
+
+log = logging.getLogger(__name__)
+
+STORE = "evaluations.jsonl"
+
+
+def run(config: Mapping[str, Any]) -> list[Path]:
+    """Run the missing cells of one problem, then write the report.
+
+    Args:
+        config: The composed configuration; ``bench`` as in ``configs/bench/search.yaml``.
+
+    Returns:
+        Table, picture and summary, of every problem below ``bench.out``.
+
+    Raises:
+        RlpruneError: A setting is wrong, or the folder holds evaluations of another problem.
+    """
+    options = config["bench"]
+    cells = planned(options)
+    wanted = peers.planned(options)
+    setting = open_setting(config)
+    if options["finetune"] and setting.recipe.epochs == 0:
+        raise ConfigError("bench.finetune needs a recipe with epochs: finetune=default or =short")
+    known = [cell.finished(setting.folder) for cell in cells]
+    todo = [
+        cell
+        for cell, content in zip(cells, known, strict=True)
+        if content is None or cell.label in options["redo"]
+    ]
+    log.info("%s: %d cells, %d to run", setting.name, len(cells), len(todo))
+    problem = setting.evaluator(STORE)
+    try:
+        _search(setting, problem, todo)
+    finally:
+        problem.close()
+    for peer in wanted:
+        peers.run_peer(peer, setting)
+    if options["finetune"]:
+        _tune(setting, cells)
+    return report.write(setting.folder.parent)
+
+
+def _search(setting: Setting, problem: Evaluator, todo: list[Cell]) -> None:
+    for number, cell in enumerate(todo, start=1):
+        content = run_cell(cell, setting, problem)
+        seconds = content["seconds"]
+        log.info(
+            "%d/%d %s, %d evaluations, seed %d: quality %.4f, %.1f s (%.1f s alone)",
+            number, len(todo), cell.label, content["unique"], cell.seed, content["quality"],
+            seconds["clock"], seconds["total"],
+        )  # fmt: skip
+
+
+def _tune(setting: Setting, cells: list[Cell]) -> None:
+    """Fine-tune what the chosen cells found; equal plans once."""
+    counts = {int(count) for count in setting.options["finetune"]}
+    chosen = [c for c in cells if c.evaluations in counts or c.agent["name"] == "uniform"]
+    log.info("%s: dense %s", setting.name, shown(dense_accuracies(setting)))
+    for number, cell in enumerate(chosen, start=1):
+        content = cell.finished(setting.folder)
+        assert content is not None
+        path = setting.folder / "plans" / f"{content['plan']}.json"
+        network = setting.job.compacted(Plan.from_json(path.read_text(encoding="utf-8")))
+        content["accuracy"] = tuned(setting, network)
+        write_json(setting.folder / "cells" / cell.file, content)
+        log.info(
+            "%d/%d %s, %d evaluations, seed %d: %s -> %s",
+            number, len(chosen), cell.label, cell.evaluations, cell.seed,
+            shown(content["accuracy"]["before"]), shown(content["accuracy"]["after"]),
+        )  # fmt: skip

@@ -1,0 +1,195 @@
+"""What a benchmark works on: one network, its data and its budgets, opened as ``rlprune`` would."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlprune import budgets as budget_module
+from rlprune import data as data_module
+from rlprune.budgets import ResolvedBudget
+from rlprune.cli.job import criterion
+from rlprune.data import Data
+from rlprune.errors import ConfigError
+from rlprune.evaluator import Evaluator, EvaluatorConfig, create
+from rlprune.pipeline.dense import dense_network
+from rlprune.pipeline.folder import RunFolder, plain, write_json
+from rlprune.pipeline.job import Job, default_compensation, place, resolve_device
+from rlprune.training import FineTune, Pretrain
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One problem of a benchmark.
+
+    Attributes:
+        name: Network, data and budgets, fit for a folder.
+        options: The ``bench`` part of the configuration.
+        job: Everything a run of ``rlprune`` works with.
+        data: The job's data.
+        folder: Where results of this problem are kept.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    job: Job
+    data: Data
+    folder: Path
+
+    @property
+    def recipe(self) -> FineTune:
+        """The one fine-tuning recipe."""
+        return self.job.finetune or FineTune(epochs=0)
+
+    def evaluator(self, store: str | None = None) -> Evaluator:
+        """The evaluator a run would search with.
+
+        Args:
+            store: File name in ``folder`` that results are kept in and shared by all searches.
+        """
+        job = self.job
+        return create(
+            job.groups,
+            job.budgets,
+            data=job.data,
+            importance=job.importance,
+            config=job.evaluator,
+            store=None if store is None else self.folder / store,
+            seed=job.seed,
+        )
+
+    def budgets(self) -> tuple[ResolvedBudget, ...]:
+        """The budgets bound to the dense network."""
+        job = self.job
+        return budget_module.resolve(job.budgets, job.dense, job.example_inputs, job.groups)
+
+
+def open_setting(config: Mapping[str, Any]) -> Setting:
+    """Open network and data of a composed configuration.
+
+    Args:
+        config: The composed configuration with its ``bench`` part.
+
+    Returns:
+        The setting; ``problem.json`` in its folder describes it.
+
+    Raises:
+        RlpruneError: Whatever is wrong with the configuration, the network or the data.
+    """
+    use_threads(config)
+    parsed = budget_module.parse(budget_module.from_config(config["budget"]))
+    evaluator = _evaluator_config(config["evaluator"])
+    opened = data_module.load(**config["data"])
+    chosen, evaluator = default_compensation(config["compensation"], opened, evaluator)
+    device = resolve_device(config["device"], nn.Identity())
+    network = dense_network(
+        config["model"],
+        opened,
+        Pretrain.from_dict(config["pretrain"]),
+        seed=config["dense_seed"],
+        folder=Path(config["pretrained_dir"]),
+        device=device,
+    )
+    dense, inputs = place(network, opened.example_inputs, device)
+    asked = "+".join(_slug(f"{budget.name}_{budget.limit}") for budget in parsed)
+    name = f"{_slug(_model_name(config['model']))}-{_slug(opened.name)}-{asked}"
+    folder = Path(config["bench"]["out"]).expanduser() / name
+    job = Job(
+        dense=dense,
+        example_inputs=inputs,
+        data=opened,
+        score=None,
+        budgets=parsed,
+        agent=None,
+        evaluations=1,
+        importance=criterion(config["importance"]),
+        compensation=chosen,
+        evaluator=evaluator,
+        finetune=FineTune.from_dict(config["finetune"]),
+        structure=dict(config["structure"]),
+        latency=dict(config["latency"]),
+        exports=(),
+        seed=config["seed"],
+        folder=RunFolder(folder),
+        factory=None,
+    )
+    setting = Setting(name, config["bench"], job, opened, folder)
+    write_json(folder / "problem.json", describe(setting, config))
+    return setting
+
+
+def describe(setting: Setting, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results of a problem depend on, for its ``problem.json``."""
+    job = setting.job
+    sections = ("model", "data", "budget", "evaluator", "importance", "finetune", "structure")
+    return {
+        "name": setting.name,
+        "network": _model_name(config["model"]),
+        "data": repr(setting.data),
+        "decisions": [group.name for group in job.groups.prunable],
+        "dense_widths": [group.width for group in job.groups.prunable],
+        "budgets": {b.name: {"limit": b.limit, "dense": b.dense} for b in setting.budgets()},
+        "bench": plain(setting.options),
+        "compensation": plain(job.compensation),
+        "config": {section: plain(config[section]) for section in sections},
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware that times depend on."""
+    import rlprune
+
+    return {
+        "rlprune": rlprune.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def use_threads(config: Mapping[str, Any]) -> None:
+    """Set PyTorch's CPU threads as the configuration asks."""
+    if config["threads"] is not None:
+        torch.set_num_threads(int(config["threads"]))
+
+
+def _evaluator_config(options: Mapping[str, Any]) -> EvaluatorConfig:
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+    }
+    try:
+        return EvaluatorConfig(**fields)
+    except TypeError as error:
+        known = ", ".join(EvaluatorConfig.__dataclass_fields__)
+        raise ConfigError(f"evaluator: {error}; its options are {known}") from error
+
+
+def _model_name(model: Mapping[str, Any]) -> str:
+    return str(model.get("name") or model.get("_target_"))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "", text.replace("/", ".").replace(" ", "_"))
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

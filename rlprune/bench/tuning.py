@@ -1,0 +1,121 @@
+"""Fine-tuning in benchmarks: one recipe for all, each plan once, the test split read once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from rlprune.bench.setting import Setting
+from rlprune.data import Data
+from rlprune.pipeline.folder import digest, plain, read_json, tensors_digest, write_json
+from rlprune.training import evaluate, finetune
+
+log = logging.getLogger(__name__)
+
+
+class ShortEpochs(Data):
+    """The same data with fewer images per epoch, drawn anew from the training split each time.
+
+    Args:
+        data: The data.
+        images: Images per epoch.
+    """
+
+    def __init__(self, data: Data, images: int) -> None:
+        self.__dict__.update(data.__dict__)
+        self.images = images
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Number of batches that ``train_batches`` yields."""
+        return max(1, min(self.images, self.train_size) // batch_size)
+
+    def __repr__(self) -> str:
+        """As the whole data, with the images per epoch."""
+        return f"{super().__repr__()[:-1]}, images_per_epoch={self.images})"
+
+
+def shortened(data: Data, images: int | None) -> Data:
+    """The data with ``images`` per epoch; all of it for None."""
+    return data if images is None else ShortEpochs(data, images)
+
+
+def tuned(setting: Setting, network: nn.Module) -> dict[str, Any]:
+    """Fine-tune a compacted network and measure it before and after.
+
+    Equal networks are tuned once: the result is kept in ``tuned/`` under a name made of
+    everything it depends on. An interrupted training is resumed.
+
+    Args:
+        setting: The problem, with the recipe.
+        network: The compacted, compensated network; not changed.
+
+    Returns:
+        Held-out and test accuracy before and after, best epoch, seconds.
+    """
+    job = setting.job
+    data = shortened(setting.data, setting.options["finetune_images"])
+    causes = {
+        "network": tensors_digest(network.state_dict()),
+        "recipe": asdict(setting.recipe),
+        "data": repr(data),
+        "seed": job.seed,
+    }
+    path = setting.folder / "tuned" / f"{digest(causes)[:16]}.json"
+    known = read_json(path)
+    if known is not None:
+        return dict(known)
+    log.info("%s: fine-tuning, %d epochs", setting.name, setting.recipe.epochs)
+    started = time.perf_counter()
+    scratch = path.with_suffix(".training")
+    result = finetune(
+        network,
+        job.dense,
+        data,
+        setting.recipe,
+        seed=job.seed,
+        checkpoint_dir=scratch,
+        device=job.device,
+    )
+    content = plain(
+        {
+            "before": accuracies(setting, network),
+            "after": accuracies(setting, result.model),
+            "best_epoch": result.best_epoch,
+            "seconds": time.perf_counter() - started,
+            **causes,
+        }
+    )
+    write_json(path, content)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return dict(content)
+
+
+def dense_accuracies(setting: Setting) -> dict[str, float | None]:
+    """Held-out and test accuracy of the dense network, measured once."""
+    path = setting.folder / "dense.json"
+    known = read_json(path)
+    if known is None:
+        known = accuracies(setting, setting.job.dense)
+        write_json(path, known)
+    return dict(known)
+
+
+def accuracies(setting: Setting, network: nn.Module) -> dict[str, float | None]:
+    """Accuracy on the held-out and on the test split, in [0, 1]; None without a test split."""
+    device, data = setting.job.device, setting.data
+    held = evaluate(network, data.holdout_batches(device=device), device=device).accuracy
+    test: float | None = None
+    if data.has_test:
+        test = evaluate(network, data.test_batches(device=device), device=device).accuracy
+    return {"holdout": held, "test": test}
+
+
+def shown(measured: Mapping[str, float | None]) -> str:
+    """Accuracies as text."""
+    return ", ".join(f"{100 * v:.2f} % {split}" for split, v in measured.items() if v is not None)
