@@ -19,7 +19,7 @@ from rlprune.inputs import batch_of, map_tensors
 from rlprune.pipeline.changes import RUN
 from rlprune.pipeline.example import load_example
 from rlprune.pipeline.folder import require_json, write_json, write_text
-from rlprune.pipeline.load import load
+from rlprune.pipeline import load
 from rlprune.progress import track
 
 PRECISIONS = ("float32", "bfloat16")

@@ -93,7 +93,7 @@ def _shown(folder: Path) -> Path:
         return folder
 
 
-def _message(error: RlpruneError, folder: Path, mode: RunMode) -> str:
+def _message(error: RlpruneError, folder: Path, mode: RunMode | None) -> str:
     kept = ""
     if (folder / "run.json").exists():
         how = f"rlprune run={folder}" if mode == RunMode.RUN else "the same sweep again"

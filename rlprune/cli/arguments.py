@@ -35,14 +35,40 @@ def continued(arguments: Sequence[str]) -> list[str]:
         raise ConfigError(f"run={folder}: there is no such folder")
     hydra = _recorded(folder / ".hydra" / "hydra.yaml")["hydra"]
     task = [str(item) for item in _recorded(folder / ".hydra" / "overrides.yaml")]
-    keep = [item for item in task if not item.startswith(("run=", "stage="))]
+    given = [item for item in arguments if item not in chosen]
+    task = [item for item in task if _key(item) not in ("run", "stage")]
     before: list[str] = []
     for source in hydra["runtime"]["config_sources"]:
         if source["provider"] == "command-line":
             before += ["--config-dir", str(source["path"])]
-    given = [item for item in arguments if item not in chosen]
     target = _quoted(folder.resolve())
-    return [*before, *keep, *given, f"run={target}", f"hydra.run.dir={target}"]
+    return [*before, *_merged(task, given), f"run={target}", f"hydra.run.dir={target}"]
+
+
+def _merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Recorded overrides with those given in their place; Hydra takes each key once.
+
+    A key that the run had added with ``+`` may be given without it.
+    """
+    later = {_key(item): item for item in given if "=" in item and not item.startswith("-")}
+    merged = []
+    for item in recorded:
+        newer = later.pop(_key(item), None)
+        if newer is not None and not newer.startswith("~"):
+            item = _prefix(item) + newer.lstrip("+")
+        elif newer is not None:
+            continue
+        merged.append(item)
+    rest = [item for item in given if _key(item) in later or item.startswith("-")]
+    return merged + rest
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _prefix(override: str) -> str:
+    return override[: len(override) - len(override.lstrip("+"))]
 
 
 def _quoted(path: Path) -> str:

@@ -24,9 +24,7 @@ _EXPORT_BATCH = 4
 _TOLERANCE = 1e-3
 
 
-def export(
-    network: nn.Module, example_inputs: Any, folder: Path, name: str
-) -> dict[str, Any]:
+def export(network: nn.Module, example_inputs: Any, folder: Path, name: str) -> dict[str, Any]:
     """Write one export and check that it computes what the network computes.
 
     The batch dimension is dynamic where the network allows it, otherwise the export takes batches

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlprune.pipeline.load import load
-from rlprune.pipeline.prune import prune
+from rlprune.pipeline.loading import load
+from rlprune.pipeline.pruning import prune
 from rlprune.pipeline.result import PruneResult
 
 __all__ = ["PruneResult", "load", "prune"]

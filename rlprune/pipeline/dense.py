@@ -1,4 +1,4 @@
-"""The pretrain stage: the dense network, from a checkpoint, downloaded, or trained once and kept."""
+"""The pretrain stage: the dense network, loaded, downloaded, or trained once and kept."""
 
 from __future__ import annotations
 

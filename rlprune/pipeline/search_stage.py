@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from rlprune.errors import BudgetError, StructureError
-from rlprune.pipeline.folder import write_text, write_tensors
+from rlprune.pipeline.folder import write_tensors, write_text
 from rlprune.pipeline.job import Job
-from rlprune.pipeline.verify import broken, measure, require_met
+from rlprune.pipeline.verify import MARGIN, broken, measure, require_met
 from rlprune.plan import Plan, nearest_legal
 
 if TYPE_CHECKING:
@@ -113,17 +113,19 @@ def _choose(
     """The best finalist whose network meets every budget when measured anew.
 
     Clocks differ from one moment to the next, so the best finalist under a measured budget may be
-    over its limit now; then the next one is taken, and at last slightly smaller networks.
+    over its limit now, or later; those nearer to it than a margin give way to the next one, and at
+    last to slightly smaller networks.
     """
     budgets = evaluator.budgets
     for widths in _candidates(job, finalists):
         network = job.compacted(evaluator.plan(widths))
         costs = measure(budgets, network, job.example_inputs)
-        if not broken(budgets, costs):
+        over = broken(budgets, costs, MARGIN)
+        if not over:
             return widths, network, costs
-        if not any(budget.measured for budget in broken(budgets, costs)):
+        if not any(budget.measured for budget in over):
             require_met(budgets, network, job.example_inputs, "the network of the chosen plan")
-        log.info("widths %s are over a measured limit now; trying the next plan", list(widths))
+        log.info("widths %s are too near a measured limit; trying the next plan", list(widths))
     raise BudgetError(
         "no plan of the search meets the measured budgets when measured anew: "
         + ", ".join(f"{b.name} (limit {b.limit:.6g} {b.unit})" for b in budgets if b.measured)

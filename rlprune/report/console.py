@@ -32,9 +32,9 @@ def show_result(console: Console, result: PruneResult) -> None:
     """Dense beside pruned, the budgets, and where everything is."""
     report = result.report
     if report:
-        head = ("", "dense", "before fine-tuning", "pruned", "against dense")
+        head = ["", "dense", "before fine-tuning", "pruned", "against dense"]
         console.print(table("Dense and pruned", head, rows.comparison(report)))
-        head = ("budget", "asked for", "dense", "limit", "value", "of limit", "")
+        head = ["budget", "asked for", "dense", "limit", "value", "of limit", ""]
         console.print(table("Budgets", head, rows.budgets(report)))
         console.print(
             f"{report['evaluations']} unique evaluations, {duration(report['seconds'])} in all"
@@ -79,4 +79,3 @@ def _escape(cell: str) -> str:
     from rich.markup import escape
 
     return escape(cell)
-

@@ -30,7 +30,9 @@ def layers(groups: Sequence[Mapping[str, Any]]) -> Figure:
     axes.barh(positions, [g["dense"] for g in shown], color=DENSE, label="dense")
     axes.barh(positions, [g["kept"] for g in shown], color=KEPT, label="kept")
     for position, group in zip(positions, shown, strict=True):
-        axes.text(group["dense"], position, f" {group['kept']}/{group['dense']}", va="center", fontsize=7)
+        axes.text(
+            group["dense"], position, f" {group['kept']}/{group['dense']}", va="center", fontsize=7
+        )
     axes.set_yticks(list(positions), [g["name"] for g in shown], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("units")
@@ -122,6 +124,8 @@ def _figure(width: float, height: float) -> Figure:
 
 def _series(history: Sequence[Mapping[str, str]], key: str) -> list[tuple[float, float]]:
     points = [
-        (float(row["evaluation"]), float(row[key])) for row in history if row.get(key) not in ("", None)
+        (float(row["evaluation"]), float(row[key]))
+        for row in history
+        if row.get(key) not in ("", None)
     ]
     return [(x, y) for x, y in points if y == y]

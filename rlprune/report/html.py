@@ -11,7 +11,8 @@ from rlprune.report import figures, rows
 from rlprune.report.units import duration, percent, ratio
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
+body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+body{color:#1c2733}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .9rem .25rem 0;text-align:left;border-bottom:1px solid #e3e7ec}
@@ -40,7 +41,8 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in body:
         cells = (
-            f"<td{' class=bad' if cell == 'BROKEN' else ''}>{html.escape(cell)}</td>" for cell in row
+            f"<td{' class=bad' if cell == 'BROKEN' else ''}>{html.escape(cell)}</td>"
+            for cell in row
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
@@ -64,7 +66,9 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
     """
     parts = [_head(report), _tiles(report), "<h2>Dense and pruned</h2>"]
     parts.append(
-        table(("", "dense", "before fine-tuning", "pruned", "against dense"), rows.comparison(report))
+        table(
+            ("", "dense", "before fine-tuning", "pruned", "against dense"), rows.comparison(report)
+        )
     )
     latency = report["latency"]
     parts.append(
@@ -80,7 +84,9 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
     )
     parts.append("<h2>What was kept of each layer</h2>")
     parts.append(picture(figures.layers(report["groups"]), "kept and dense width of every group"))
-    frozen = [(g["name"], str(g["dense"]), g["reason"]) for g in report["groups"] if not g["prunable"]]
+    frozen = [
+        (g["name"], str(g["dense"]), g["reason"]) for g in report["groups"] if not g["prunable"]
+    ]
     if frozen:
         parts.append(f"<details><summary>{len(frozen)} groups were left whole</summary>")
         parts.append(table(("group", "units", "why"), frozen) + "</details>")
@@ -96,7 +102,9 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
         parts.append("<h2>Fine-tuning</h2>")
         dense = report["dense"].get("holdout_accuracy")
         parts.append(picture(figures.training(rows_of_training, dense), "accuracy by epoch"))
-        parts.append(f"<p>The best epoch on held-out data was {report['finetune']['best_epoch']}.</p>")
+        parts.append(
+            f"<p>The best epoch on held-out data was {report['finetune']['best_epoch']}.</p>"
+        )
     parts.append(_usage(report, folder))
     return page("rlprune report", "\n".join(parts))
 
@@ -114,7 +122,9 @@ def _tiles(report: Mapping[str, Any]) -> str:
     dense, pruned = report["dense"], report["pruned"]
     tiles = []
     if dense["accuracy"] is not None:
-        tiles.append((percent(pruned["accuracy"]), f"test accuracy, dense {percent(dense['accuracy'])}"))
+        tiles.append(
+            (percent(pruned["accuracy"]), f"test accuracy, dense {percent(dense['accuracy'])}")
+        )
     for key, label in (
         ("macs", "of the MACs"),
         ("params", "of the parameters"),

@@ -17,8 +17,8 @@ TERMINAL = ("run", "network", "agent", "budgets", "dense", "pruned", "change", "
 """Columns that fit a terminal."""
 
 COLUMNS = (
-    "run", "network", "data", "agent", "seed", "budgets", "evaluations", "dense", "before fine-tuning",
-    "pruned", "change", "params", "MACs", "latency", "time",
+    "run", "network", "data", "agent", "seed", "budgets", "evaluations", "dense",
+    "before fine-tuning", "pruned", "change", "params", "MACs", "latency", "time",
 )  # fmt: skip
 """Columns of the page."""
 

@@ -20,7 +20,7 @@ from rlprune.errors import CheckpointError, ConfigError
 from rlprune.evaluator import EvaluatorConfig
 from rlprune.pipeline.changes import compare_with_run
 from rlprune.pipeline.example import save_example
-from rlprune.pipeline.folder import STAGES, RunFolder, StageRecord, file_digest, plain
+from rlprune.pipeline.folder import STAGES, RunFolder, StageRecord, digest, file_digest, plain
 from rlprune.pipeline.job import Job, default_compensation, place
 from rlprune.pipeline.result import PruneResult
 from rlprune.plan import Plan
@@ -41,7 +41,7 @@ def prune(
     importance: Any = "l1",
     compensation: Any = "auto",
     evaluator: EvaluatorConfig | Mapping[str, Any] | None = None,
-    finetune: FineTune | None | str = "auto",
+    finetune: FineTune | str | None = "auto",
     exclude: Sequence[str] = (),
     min_width: int = 1,
     round_to: int | Mapping[str, int] = 1,
@@ -208,7 +208,10 @@ class _Run:
         from rlprune.pipeline.export_stage import outputs, run_export
 
         job = self.job
-        settings = {**job.settings["export"], "model": file_digest(job.folder / "model.safetensors")}
+        settings = {
+            **job.settings["export"],
+            "model": file_digest(job.folder / "model.safetensors"),
+        }
         self._stage("export", settings, outputs, lambda: run_export(job, network))
 
     def _report(
@@ -223,6 +226,7 @@ class _Run:
         settings = {
             **job.settings["report"],
             "model": tuned.outputs["model.safetensors"],
+            "finetune": digest(tuned.settings),
             "exports": None if records[2] is None else records[2].result,
         }
         done = self._stage(
@@ -269,7 +273,9 @@ def _as_searched(job: Job, search: StageRecord) -> tuple[ResolvedBudget, ...]:
 
 def _evaluator_config(options: Mapping[str, Any]) -> EvaluatorConfig:
     try:
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+        }
         return EvaluatorConfig(**fields)
     except TypeError as error:
         known = ", ".join(EvaluatorConfig.__dataclass_fields__)
@@ -282,4 +288,3 @@ def _read_history(path: Path) -> list[dict[str, float]]:
             {key: float(value) for key, value in row.items() if value != ""}
             for row in csv.DictReader(file)
         ]
-
