@@ -14,6 +14,7 @@ from rlprune.batches import as_batches
 from rlprune.compensation.bn import batch_statistics, recalibrate
 from rlprune.compensation.context import Context
 from rlprune.compensation.least_squares import LeastSquares
+from rlprune.compensation.merge import Merge
 from rlprune.errors import ConfigError, DataError
 from rlprune.locate import locate
 
@@ -45,6 +46,7 @@ class BatchNormRecalibration:
 
 
 METHODS: dict[str, Callable[[], Method]] = {
+    "merge": Merge,
     "bn": BatchNormRecalibration,
     "least_squares": LeastSquares,
 }
@@ -113,6 +115,7 @@ __all__ = [
     "BatchNormRecalibration",
     "Context",
     "LeastSquares",
+    "Merge",
     "Method",
     "batch_statistics",
     "compensate",

@@ -125,12 +125,12 @@ class InputMoments:
         offsets = [
             torch.arange(k) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)
         ]
-        free = [
-            padded.shape[2 + a] - int(offsets[a][-1]) for a in range(2)
-        ]
+        free = [padded.shape[2 + a] - int(offsets[a][-1]) for a in range(2)]
         count = max(1, self._per_batch // x.shape[0])
         corners = [
-            torch.randint((free[a] - 1) // module.stride[a] + 1, (count,), generator=self._generator)
+            torch.randint(
+                (free[a] - 1) // module.stride[a] + 1, (count,), generator=self._generator
+            )
             * module.stride[a]
             for a in range(2)
         ]
