@@ -12,6 +12,8 @@ from rlprune.search.agent import Agent, AgentConfig
 if TYPE_CHECKING:
     from rlprune.search.session import Session
 
+_WIDEN = 1.5
+
 
 @dataclass(frozen=True)
 class CemConfig(AgentConfig):
@@ -42,7 +44,10 @@ class CemConfig(AgentConfig):
 
 
 class CemAgent(Agent):
-    """Fits a Gaussian to the elites of each generation and samples the next from it."""
+    """Fits a Gaussian to the elites of each generation and samples the next from it.
+
+    A generation that brings no new plan widens the Gaussian instead.
+    """
 
     config_class = CemConfig
     config: CemConfig
@@ -53,12 +58,16 @@ class CemAgent(Agent):
         mean = np.array(self.state.get("mean", np.zeros(n)), dtype=np.float64)
         std = np.full(n, c.initial_std)
         while not session.done:
+            known = len(session.ledger)
             scored: list[tuple[float, np.ndarray]] = []
             while len(scored) < c.samples and not session.done:
                 actions = np.clip(session.rng.normal(mean, std), -1.0, 1.0)
                 scored.append((session.play(actions).reward, actions))
             if len(scored) < c.samples:
                 break
+            if len(session.ledger) == known:
+                std = std * _WIDEN
+                continue
             ranked = sorted(scored, key=lambda s: -s[0])
             elites = np.array([actions for _, actions in ranked[: c.elites]])
             mean = (1 - c.smoothing) * mean + c.smoothing * elites.mean(axis=0)

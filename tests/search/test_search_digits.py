@@ -50,3 +50,11 @@ def test_a_killed_search_replays_to_the_same_ledger_without_scoring_anything_twi
 def test_ppo_lagrangian_improves_on_the_uniform_digits_plan() -> None:
     result = search(evaluator({"macs": 0.3}), "ppo_lagrangian", 60, 0, progress=False)
     assert result.archive[0].quality > result.ledger[0].quality
+
+
+@pytest.mark.parametrize("name", ["cem", "ppo_lagrangian"])
+def test_a_converged_agent_widens_until_it_finds_new_plans(name: str) -> None:
+    agent = create_agent(name, **CHEAP.get(name, {}))
+    result = search(evaluator({"macs": 0.3}), agent, 90, 0, progress=False)
+    assert len(result.ledger) == 90
+    assert result.history[-1]["repeats"] > 0

@@ -20,6 +20,7 @@ from rlprune.search.session import Session
 
 _WEIGHTS_FILE = "policy.safetensors"
 _ENDLESS = 10**9
+_WIDEN = 1.3
 
 
 class PPOLagrangianAgent(Agent):
@@ -98,7 +99,11 @@ class PPOLagrangianAgent(Agent):
             if name in saved:
                 multiplier.restore(saved[name])
 
-        def log(violations: np.ndarray) -> None:
+        screen = Screen(c, session)
+
+        def updated(violations: np.ndarray) -> None:
+            if screen.stale:
+                model.policy.widen(_WIDEN)
             limits = session.env.get_wrapper_attr("setting").limits
             for k, name in enumerate(session.budgets):
                 session.log(f"constraint/{name}/value", float((1 + violations[k]) * limits[k]))
@@ -107,13 +112,13 @@ class PPOLagrangianAgent(Agent):
 
         model = PPOLagrangian(
             env,
-            judge=Screen(c, session),
+            judge=screen,
             multipliers=multipliers,
             horizon=session.decisions,
             hidden=c.hidden,
             std=(c.initial_std, c.min_std),
             seed=session.seed,
-            on_update=log,
+            on_update=updated,
             learning_rate=c.learning_rate,
             n_epochs=c.epochs,
             batch_size=session.decisions * c.proposals,

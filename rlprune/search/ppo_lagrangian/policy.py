@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -105,8 +106,14 @@ class MultiCriticPolicy(ActorCriticPolicy):
 
     def _log_std(self, latent_pi: torch.Tensor) -> torch.Tensor:
         position = latent_pi[:, -self._shape[0] :]
-        low, high = (float(torch.tensor(s).log()) for s in self.std_range)
+        low, high = (math.log(bound) for bound in self.std_range)
         return (position @ self.log_std).clamp(low, high).unsqueeze(1)
+
+    def widen(self, factor: float) -> None:
+        """Multiplies all standard deviations by ``factor``, within their range."""
+        low, high = (math.log(bound) for bound in self.std_range)
+        with torch.no_grad():
+            self.log_std.add_(math.log(factor)).clamp_(low, high)
 
     def sample(
         self, obs: torch.Tensor, generator: torch.Generator

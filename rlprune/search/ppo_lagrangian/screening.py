@@ -30,6 +30,9 @@ class Screen:
     Args:
         config: the agent's options.
         session: counts evaluations.
+
+    Attributes:
+        stale: whether the latest batch of evaluations held no new plan.
     """
 
     def __init__(self, config: PPOLagrangianConfig, session: Session) -> None:
@@ -40,6 +43,7 @@ class Screen:
         self._preview = session.env.get_wrapper_attr("preview")
         self._setting = session.env.get_wrapper_attr("setting")
         self._round = 0
+        self.stale = False
         self._booked: set[tuple[int, ...]] = set()
 
     def __call__(self, sequences: np.ndarray) -> Verdict | None:
@@ -54,6 +58,7 @@ class Screen:
         spend = (self._round % c.updates == 0) or not trusted
         self._round += 1
         chosen = self._choose(ratios, trusted) if spend else []
+        known = len(self._session.ledger)
         real: dict[int, float] = {}
         for index in chosen:
             outcome = self._session.play(sequences[index])
@@ -63,6 +68,7 @@ class Screen:
             if widths not in self._booked:
                 self._booked.add(widths)
                 self._surrogate.add(np.array(widths) / self._setting.dense, real[index])
+        self.stale = bool(chosen) and len(self._session.ledger) == known
         rewards = self._forecast(ratios, refit=bool(chosen))
         for index, reward in real.items():
             rewards[index] = reward
