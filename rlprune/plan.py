@@ -132,7 +132,7 @@ class Plan:
             importance: criterion (name or callable), or scores by group, [width] each.
 
         Raises:
-            PlanError: a width is outside 1..dense, or a group is unknown or frozen.
+            PlanError: a width is outside 1..dense, a group is unknown or frozen, or a score is NaN.
         """
         if isinstance(widths, Mapping):
             for name in widths:
@@ -156,6 +156,8 @@ class Plan:
                     f"group '{group.name}': scores have shape {tuple(score.shape)}, "
                     f"need ({group.width},)"
                 )
+            if bool(torch.isnan(score).any()):
+                raise PlanError(f"group '{group.name}': some scores are not numbers (NaN)")
             order = torch.argsort(score.float(), descending=True, stable=True)
             keep[group.name] = tuple(sorted(order[:size].tolist()))
         return Plan(keep, {g.name: g.width for g in groups.prunable})

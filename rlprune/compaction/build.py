@@ -87,8 +87,10 @@ class Workspace:
         cut = self._slicer.cut(plan)
         for name, tensor in self._pristine.items():
             if name not in cut:
-                module, attribute = owner(self._model, name)
-                module._buffers[attribute] = tensor.clone()
+                fresh = tensor.clone()
+                for alias in self.groups.aliases.get(name, (name,)):
+                    module, attribute = owner(self._model, alias)
+                    module._buffers[attribute] = fresh
         for name, places in self._owners.items():
             small = cut.get(name)
             for module, attribute in places:

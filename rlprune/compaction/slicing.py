@@ -67,7 +67,16 @@ class Slicer:
     def kept_by_tensor(self, plan: Plan) -> dict[str, dict[int, Tensor | None]]:
         """Kept positions by tensor name and dimension; None where all are kept."""
         kept = self.kept(plan)
-        return {name: {dim: kept[axis] for dim, axis in cuts} for name, cuts in self._cuts.items()}
+        return {
+            name: {dim: self._positions(kept[axis], axis) for dim, axis in cuts}
+            for name, cuts in self._cuts.items()
+        }
+
+    def _positions(self, blocks: Tensor | None, axis: int) -> Tensor | None:
+        block = self._axes[axis][1]
+        if blocks is None or block == 1:
+            return blocks
+        return (blocks[:, None] * block + torch.arange(block)).reshape(-1)
 
     def cut(self, plan: Plan) -> dict[str, Tensor]:
         """The smaller tensors, detached copies, for every tensor the plan shrinks."""
@@ -88,7 +97,7 @@ class Slicer:
                     blocks = small.unflatten(dim, (-1, block)).index_select(dim, index)
                     small = blocks.flatten(dim, dim + 1)
             if small is not tensor:
-                out[name] = small
+                out[name] = _like(small, tensor)
         return out
 
     def positions(self, plan: Plan, role: str) -> list[tuple[str, int, Tensor]]:
@@ -103,6 +112,18 @@ class Slicer:
                 if s.role == role:
                     out.append((s.tensor, s.dim, s.index[mask].reshape(-1)))
         return out
+
+
+def _like(small: Tensor, dense: Tensor) -> Tensor:
+    """The same values in the dense tensor's memory format."""
+    for rank, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if (
+            dense.ndim == rank
+            and dense.is_contiguous(memory_format=layout)
+            and not dense.is_contiguous()
+        ):
+            return small.contiguous(memory_format=layout)
+    return small
 
 
 def _block(index: Tensor) -> int:

@@ -32,10 +32,13 @@ def discover(
     Args:
         model: any network; it is not changed and may be in train mode or on ``meta``.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
-        exclude: module-name globs; groups whose producing module matches are left whole.
+        exclude: module-name globs; groups with units in a matching module are left whole. A glob
+            that matches a module matches all inside it.
         min_width: fewest units any group may keep.
-        round_to: kept channels are multiples of it; a number, or globs to numbers.
-        bounds: globs to (lowest, highest) keep ratio of matching groups, each in (0, 1].
+        round_to: kept channels are multiples of it; a number, or globs to numbers (the last match
+            counts). The dense width is always allowed.
+        bounds: globs to (lowest, highest) keep ratio of matching groups, each in (0, 1]; the last
+            match counts.
 
     Returns:
         The groups in execution order, frozen ones with the reason.
@@ -62,24 +65,25 @@ class _Builder:
     def build(self, limits: Limits, start: float) -> Groups:
         signature = self._signatures()
         groups, members = self._collect(signature)
-        limits.check([g.name for g in groups])
+        limits.check([g.name for g in groups], [n for n, _ in self.model.named_modules() if n])
         slices = self._slices(groups, members)
+        names = {g.name: _names(g, slices.get(g.name, ())) for g in groups}
         final = []
         for group in groups:
             out = [s for s in slices.get(group.name, ()) if s.role == "out"]
             per_unit = out[0].index.shape[1] if out else 1
-            final.append(limits.apply(group, per_unit))
+            final.append(limits.apply(group, names[group.name], per_unit))
         final = [self._with_modules(g, slices.get(g.name, ())) for g in final]
         kept = {g.name: slices[g.name] for g in final if g.prunable}
         prunable = [g for g in final if g.prunable]
         costs = cost_polynomials(self.model, self.trace, prunable, members, self.run.batch)
-        names = {self.trace.names[i]: tuple(a) for i, a in self.run.aliases.items()}
+        aliases = {self.trace.names[i]: tuple(a) for i, a in self.run.aliases.items()}
         return Groups(
             self.model,
             self.inputs,
             final,
             kept,
-            names,
+            aliases,
             dict(self.trace.grouped),
             costs,
             self.trace,
@@ -170,6 +174,12 @@ class _Builder:
         owners = dict.fromkeys(s.tensor.rsplit(".", 1)[0] for s in slices)
         modules = tuple(owners) or (group.name.split("#")[0],)
         return replace(group, modules=modules)
+
+
+def _names(group: Group, slices: Sequence[Slice]) -> list[str]:
+    """The group's name and the modules that hold its units (not those that only read them)."""
+    owners = (s.tensor.split(".parametrizations.")[0] for s in slices if s.role != "in")
+    return list(dict.fromkeys([group.name, *(o.rpartition(".")[0] or o for o in owners)]))
 
 
 def _whole(whole: Whole) -> Group:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
-from math import gcd
+from math import ceil, floor, gcd
 
 from rlprune.errors import ConfigError
 from rlprune.structure.groups import Group
@@ -40,36 +40,55 @@ class Limits:
                     f"bounds for '{glob}' are ({low}, {high}); need 0 < lowest <= highest <= 1"
                 )
 
-    def check(self, names: Sequence[str]) -> None:
-        """Raise ConfigError for a glob that matches none of the groups' names."""
+    def check(self, names: Sequence[str], modules: Sequence[str]) -> None:
+        """Raise ConfigError for a glob that matches neither a group nor a module."""
         globs = [*self.exclude, *self.bounds, *(g for g in self.round_to if g != "*")]
         for glob in globs:
-            if not any(fnmatch(n, glob) for n in names):
+            if not _match([*names, *modules], glob):
                 raise ConfigError(
-                    f"the glob '{glob}' matches no group; groups are {', '.join(names[:12])}, ..."
+                    f"the glob '{glob}' matches no module; groups are {', '.join(names[:12])}, ..."
                 )
 
-    def apply(self, group: Group, per_unit: int) -> Group:
-        """The group with its widths narrowed; ``per_unit`` channels make up one of its units."""
-        hit = next((g for g in self.exclude if fnmatch(group.name, g)), None)
-        if hit is not None and group.prunable:
-            return _frozen(group, f"excluded by '{hit}'")
+    def apply(self, group: Group, names: Sequence[str], per_unit: int) -> Group:
+        """The group with its widths narrowed.
+
+        Args:
+            group: with all its widths.
+            names: of the group and of the modules that hold its units.
+            per_unit: channels that make up one unit.
+        """
         if not group.prunable:
             return group
-        step = next((s for g, s in reversed(self.round_to.items()) if fnmatch(group.name, g)), 1)
+        hit = next((g for g in self.exclude if _match(names, g)), None)
+        if hit is not None:
+            return _frozen(group, f"excluded by '{hit}'")
+        step = next((s for g, s in reversed(self.round_to.items()) if _match(names, g)), 1)
         divisor = step // gcd(step, per_unit)
-        low, high = 1, group.width
-        for glob, (a, b) in self.bounds.items():
-            if fnmatch(group.name, glob):
-                low, high = max(1, round(a * group.width)), max(1, round(b * group.width))
-        low = min(max(low, self.min_width), group.width)
+        low, high = self.min_width, group.width
+        for glob, (lowest, highest) in self.bounds.items():
+            if _match(names, glob):
+                low = max(self.min_width, ceil(lowest * group.width - 1e-9))
+                high = max(1, floor(highest * group.width + 1e-9))
+        first, last = -(-low // divisor) * divisor, high // divisor * divisor
         if high < group.width:
-            high = max(high // divisor * divisor, divisor)
-        if low > high or (divisor > high and high < group.width):
-            return _frozen(group, f"no width in [{low}, {high}] is a multiple of {divisor}")
-        if divisor >= group.width or low >= group.width:
-            return _frozen(group, f"min width {low}, multiples of {divisor}: no smaller width")
-        return replace(group, min_width=low, max_width=high, divisor=divisor)
+            if first > last:
+                reason = f"no width in {low}..{high} is a multiple of {divisor}"
+                return _frozen(group, reason)
+            high = last
+        elif first >= group.width:
+            reason = f"no width below {group.width} is a multiple of {divisor} and at least {low}"
+            return _frozen(group, reason)
+        return replace(group, min_width=first, max_width=high, divisor=divisor)
+
+
+def _match(names: Sequence[str], glob: str) -> bool:
+    """Whether a glob matches a name or a module that contains it."""
+    return any(fnmatch(part, glob) for name in names for part in _paths(name))
+
+
+def _paths(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:k]) for k in range(len(parts), 0, -1)]
 
 
 def _frozen(group: Group, reason: str) -> Group:

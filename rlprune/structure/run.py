@@ -60,13 +60,14 @@ def run_trace(model: nn.Module, example_inputs: Any, *, train: bool = True) -> R
             f"{type(model).__name__} is compiled by torch.jit.script or trace and cannot be cut: "
             "give the network it was made from"
         )
+    batch = batch_size(example_inputs)
     tracer, copied = _traced(model, example_inputs)
     unused: tuple[str, ...] = ()
     if train and tracer.untouched():
         _train_pass(tracer, copied, example_inputs)
         unused = tuple(tracer.untouched())
     _settle_rectangles(tracer)
-    return Run(tracer.trace, tracer.aliases, batch_size(example_inputs), unused)
+    return Run(tracer.trace, tracer.aliases, batch, unused)
 
 
 def _traced(model: nn.Module, example_inputs: Any) -> tuple[Tracer, nn.Module]:

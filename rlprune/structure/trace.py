@@ -135,7 +135,10 @@ CLOSED = (nn.RNNBase, nn.RNNCellBase)
 
 @contextmanager
 def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
-    """Yield a function that names the module whose forward is running ("" for the model itself)."""
+    """Yield a function that names the module whose forward is running ("" for the model itself).
+
+    After an error it names the module that failed.
+    """
     names = {id(m): n for n, m in model.named_modules()}
     stack: list[str] = []
 
@@ -144,12 +147,14 @@ def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
             stack.append(names[id(module)])
 
     def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if id(module) in names and stack:
-            stack.pop()
+        name = names.get(id(module))
+        if name in stack:
+            while stack.pop() != name:
+                pass
 
     handles = [
         nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+        nn.modules.module.register_module_forward_hook(leave),
     ]
     try:
         yield lambda: stack[-1] if stack else ""
