@@ -1,9 +1,17 @@
-"""The command line: ``rlprune``, ``rlprune report`` and ``rlprune discover``."""
+"""The command line: ``rlprune`` and the commands beside it."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+COMMANDS = {
+    "report": "rlprune.cli.commands:report",
+    "discover": "rlprune.cli.commands:discover",
+    "bench": "rlprune.bench:main",
+    "zoo": "rlprune.zoo.__main__:main",
+}
+"""Commands beside a run, and where they live (imported when asked for)."""
 
 
 def main() -> None:
@@ -12,10 +20,11 @@ def main() -> None:
 
     arguments = sys.argv[1:]
     try:
-        if arguments and arguments[0] in ("report", "discover"):
-            from rlprune.cli import commands
+        if arguments and arguments[0] in COMMANDS:
+            from importlib import import_module
 
-            getattr(commands, arguments[0])(arguments[1:])
+            module, _, function = COMMANDS[arguments[0]].partition(":")
+            sys.exit(getattr(import_module(module), function)(arguments[1:]))
         elif arguments == ["--version"]:
             import rlprune
 

@@ -98,8 +98,12 @@ class Evaluator:
         self.budgets = tuple(
             budget.restored(**self._store.reference[budget.name]) for budget in self.budgets
         )
-        self._check_estimates()
-        feasibility.check(self)
+        try:
+            self._check_estimates()
+            feasibility.check(self)
+        except BaseException:
+            self.close()
+            raise
 
     @cached_property
     def legal(self) -> tuple[Widths, ...]:

@@ -136,7 +136,7 @@ def prune(
                 "bounds": dict(bounds or {}),
             },
             latency=dict(latency or {}),
-            exports=tuple(exports) if out_dir is not None else (),
+            exports=tuple(exports),
             seed=seed,
             folder=RunFolder(scratch if out_dir is None else out_dir),
             factory={"name": factory} if isinstance(factory, str) else plain(factory),
@@ -203,7 +203,7 @@ class _Run:
         return self._stage("finetune", settings, OUTPUTS, run)
 
     def _export(self, network: nn.Module) -> None:
-        if "export" not in self.stages or not self.job.exports:
+        if "export" not in self.stages or not self.job.exports or not self.kept:
             return
         from rlprune.pipeline.export_stage import outputs, run_export
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -44,7 +45,6 @@ def run_search(job: Job) -> dict[str, Any]:
         StructureError: Nothing can be pruned.
     """
     from rlprune.evaluator import create
-    from rlprune.search import search
 
     if not job.groups.prunable:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in job.groups)
@@ -59,6 +59,13 @@ def run_search(job: Job) -> dict[str, Any]:
         store=job.folder / STORE,
         seed=job.seed,
     )
+    with contextlib.closing(evaluator):
+        return _search(job, evaluator)
+
+
+def _search(job: Job, evaluator: Evaluator) -> dict[str, Any]:
+    from rlprune.search import search
+
     events = job.folder / "tensorboard"
     shutil.rmtree(events, ignore_errors=True)
     result = search(
@@ -73,10 +80,8 @@ def run_search(job: Job) -> dict[str, Any]:
     widths, network, costs = _choose(job, evaluator, finalists)
     plan = evaluator.plan(widths)
     _write(job, plan, network, list(result.history))
-    quality = evaluator.rescore(widths)
-    evaluator.close()
     return {
-        "quality": quality,
+        "quality": evaluator.rescore(widths),
         "costs": costs,
         "widths": list(widths),
         "evaluations": len(result.ledger),

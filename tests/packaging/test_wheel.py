@@ -62,12 +62,15 @@ def test_an_unpacked_wheel_finds_its_configs(
         "assert config_dir() == root / 'rlprune' / 'configs', config_dir()\n"
         "assert Path(rlprune_envs.__file__).is_relative_to(root)\n"
         "assert compose([])['model']['name'] == 'digits_cnn'\n"
-        "for path in config_dir().rglob('*.yaml'):\n"
-        "    group = path.relative_to(config_dir()).parent.as_posix()\n"
-        "    if group not in ('.',):\n"
-        "        compose([f'{group}={path.stem}'] + ([] if group != 'model' or "
-        "path.stem != 'custom' else ['model._target_=a.b']) + (['data.root=x'] if group == 'data' "
-        "and path.stem in ('imagefolder', 'imagenet') else []))\n"
+        "listed = (config_dir() / 'config.yaml').read_text()\n"
+        "needed = {'model/custom': 'model._target_=a.b', 'data/imagefolder': 'data.root=x',\n"
+        "          'data/imagenet': 'data.root=x'}\n"
+        "for path in sorted(config_dir().glob('*/**/*.yaml')):\n"
+        "    option = path.relative_to(config_dir()).with_suffix('').as_posix()\n"
+        "    group, _, name = option.rpartition('/')\n"
+        "    known = f'- {group}:' in listed or group.startswith('hydra')\n"
+        "    extra = [needed[option]] if option in needed else []\n"
+        "    compose([('' if known else '+') + f'{group}={name}', *extra])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
