@@ -42,8 +42,8 @@ def run(config: Mapping[str, Any]) -> list[Path]:
         RlpruneError: A setting is wrong.
     """
     setting = open_setting(config)
-    _same_study(setting)
     scorer = Scorer(setting)
+    _same_study(setting)
     problem = setting.evaluator("evaluations.jsonl")
     try:
         plans = _plans(setting, problem)

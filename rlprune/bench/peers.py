@@ -12,6 +12,8 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -66,6 +68,7 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
     path = setting.folder / "cells" / f"{name}.json"
     content = read_json(path)
     tune = bool(setting.options["finetune"])
+    log.info("%s: %s, without a bar", setting.name, name)
     done = isinstance(content, dict) and name not in setting.options["redo"]
     if done and ("accuracy" in content or "error" in content or not tune):
         return dict(content)
@@ -91,31 +94,67 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
 def widths_of(setting: Setting, network: nn.Module) -> list[int] | None:
     """The widths of rlprune's groups in a network that another library cut.
 
+    Every dimension of every tensor holds units of one or more groups, and its size says how many
+    are left of them together; the equations are solved one unknown at a time.
+
     Returns:
-        Kept units per prunable group; None where its tensors do not follow the groups.
+        Kept units per prunable group; None where the sizes do not follow the groups, or do not
+        tell.
     """
     groups = setting.job.groups
-    found = []
+    members: dict[tuple[str, int], dict[str, int]] = {}
     for group in groups.prunable:
-        sizes = set()
         for part in groups.slices(group):
-            try:
-                module, attribute = owner(network, part.tensor)
-            except AttributeError:
-                return None
-            tensor = getattr(module, attribute, None)
-            if not isinstance(tensor, Tensor):
-                return None
-            dense = groups.tensors[part.tensor].shape[part.dim]
-            taken = part.index.numel()
-            per_unit = part.index.shape[1] if part.index.ndim > 1 else 1
-            if taken == dense:
-                sizes.add(tensor.shape[part.dim] / per_unit)
-        if len(sizes) != 1 or not next(iter(sizes)).is_integer():
+            found = members.setdefault((part.tensor, part.dim), {})
+            found[group.name] = found.get(group.name, 0) + part.index.shape[1]
+    equations = []
+    for (name, dim), parts in members.items():
+        tensor = _tensor(network, name)
+        dense = groups.tensors[name].shape
+        if tensor is None or tensor.ndim != len(dense):
             return None
-        found.append(int(sizes.pop()))
-    legal = all(w in g.legal_widths() for w, g in zip(found, groups.prunable, strict=True))
-    return found if legal else None
+        equations.append((parts, dense[dim], tensor.shape[dim]))
+    widths = _solved(equations, {group.name: group.width for group in groups.prunable})
+    if widths is None:
+        return None
+    legal = all(widths[group.name] in group.legal_widths() for group in groups.prunable)
+    return [widths[group.name] for group in groups.prunable] if legal else None
+
+
+def _solved(
+    equations: Sequence[tuple[dict[str, int], int, int]], dense: Mapping[str, int]
+) -> dict[str, int] | None:
+    """Widths from ``(positions per unit by group, dense size, size)``; None without one answer."""
+    known: dict[str, int] = {}
+    for parts, before, after in equations:
+        if before == after:
+            known.update({name: dense[name] for name in parts})
+    for _ in dense:
+        for parts, before, after in equations:
+            unknown = [name for name in parts if name not in known]
+            if len(unknown) != 1:
+                continue
+            fixed = before - sum(each * dense[name] for name, each in parts.items())
+            rest = after - fixed - sum(e * known[n] for n, e in parts.items() if n in known)
+            known[unknown[0]], left = divmod(rest, parts[unknown[0]])
+            if left:
+                return None
+    if len(known) < len(dense):
+        return None
+    for parts, before, after in equations:
+        removed = sum(each * (dense[name] - known[name]) for name, each in parts.items())
+        if before - removed != after:
+            return None
+    return known
+
+
+def _tensor(network: nn.Module, name: str) -> Tensor | None:
+    try:
+        module, attribute = owner(network, name)
+    except AttributeError:
+        return None
+    found = getattr(module, attribute, None)
+    return found if isinstance(found, Tensor) else None
 
 
 def _measured(
@@ -206,18 +245,19 @@ def _fastnas(setting: Setting, budgets: Sequence[ResolvedBudget]) -> tuple[nn.Mo
 
     constraints = {known[b.name]: f"{100 * b.limit / b.dense:g}%" for b in budgets}
     try:
-        network, _ = mtp.prune(
-            copy.deepcopy(job.dense),
-            mode=[("fastnas", _divisors())],
-            constraints=constraints,
-            dummy_input=job.example_inputs,
-            config={
-                "data_loader": [(job.calibration[0],)] if job.calibration is not None else [],
-                "score_func": score,
-                "checkpoint": None,
-                "verbose": False,
-            },
-        )
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            network, _ = mtp.prune(
+                copy.deepcopy(job.dense),
+                mode=[("fastnas", _divisors())],
+                constraints=constraints,
+                dummy_input=job.example_inputs,
+                config={
+                    "data_loader": [(job.calibration[0],)] if job.calibration is not None else [],
+                    "score_func": score,
+                    "checkpoint": None,
+                    "verbose": False,
+                },
+            )
     except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise PeerError(f"FastNAS fails on this network: {type(error).__name__}: {text}") from error
