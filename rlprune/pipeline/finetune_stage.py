@@ -25,7 +25,7 @@ def run_finetune(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train the compacted network, measure every budget on the result, write its weights.
 
-    Every epoch leaves a checkpoint in ``finetune/``; a training found there is resumed.
+    Every epoch leaves a checkpoint in ``finetune/``, from which an interrupted training resumes.
 
     Args:
         job: The run.

@@ -159,10 +159,10 @@ def require_json(path: Path, what: str) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     content = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    write_atomically(path, lambda target: save_file(content, target))
+    write_atomically(path, lambda target: target.write_bytes(save(content)))
 
 
 def plain(value: Any) -> Any:

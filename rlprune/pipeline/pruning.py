@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -200,7 +201,9 @@ class _Run:
             budgets = _as_searched(job, search)
             return run_finetune(job, compacted, budgets)[1]
 
-        return self._stage("finetune", settings, OUTPUTS, run)
+        record = self._stage("finetune", settings, OUTPUTS, run)
+        shutil.rmtree(folder / "finetune", ignore_errors=True)
+        return record
 
     def _export(self, network: nn.Module) -> None:
         if "export" not in self.stages or not self.job.exports or not self.kept:

@@ -37,7 +37,8 @@ def layers(groups: Sequence[Mapping[str, Any]]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("units")
     axes.margins(x=0.12, y=0.01)
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
@@ -67,6 +68,7 @@ def search(history: Sequence[Mapping[str, str]]) -> Figure:
             points = _series(history, key)
             if points:
                 below.step(*zip(*points, strict=True), where="post", label=key.split("/")[1])
+        below.set_ylim(0, max(0.1, 1.05 * below.get_ylim()[1]))
         below.set_ylabel("multiplier $\\lambda$")
         below.legend(fontsize=8, frameon=False)
     grid[-1][0].set_xlabel("unique evaluations")
