@@ -17,8 +17,8 @@ from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.labels import compress, varying
+from rlprune.structure.records import Step
 from rlprune.structure.run import run_trace, tensor_leaves
-from rlprune.structure.trace import Step
 from rlprune.structure.twin import copied
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils._pytree import tree_leaves
 
 from rlprune.compensation.paths import Affine, Path, State, Term
-from rlprune.structure.trace import Source, Step
+from rlprune.structure.records import Source, Step
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rlprune.structure.groups import Group, Polynomial
-from rlprune.structure.trace import Trace
+from rlprune.structure.records import Trace
 
 
 def cost_polynomials(

@@ -14,8 +14,8 @@ from torch import nn
 from rlprune.structure.costs import cost_polynomials
 from rlprune.structure.groups import Group, Groups, Slice
 from rlprune.structure.limits import Bounds, Limits
+from rlprune.structure.records import Whole
 from rlprune.structure.run import Run, run_trace
-from rlprune.structure.trace import Whole
 
 
 def discover(

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rlprune.errors import PlanError
-from rlprune.structure.trace import Trace
+from rlprune.structure.records import Trace
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from rlprune.errors import RlpruneError, StructureError
 from rlprune.inputs import batch_of, batch_size, call
 from rlprune.modes import attention_spelled_out
 from rlprune.structure.labels import Labels, compress, varying
-from rlprune.structure.trace import Meeting, Trace, Tracer, ValuesNeededError, module_path
+from rlprune.structure.records import Meeting, Trace
+from rlprune.structure.trace import Tracer, ValuesNeededError, module_path
 from rlprune.structure.twin import twin
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from rlprune.structure.rules import (  # noqa: F401 (importing registers the rules)
     attention,
     contraction,
+    convolution,
     movement,
     normalization,
     parameters,
     reduction,
+    selection,
 )
 from rlprune.structure.rules._registry import CONTRACTIONS, apply_rule, leave_whole, register
 

@@ -78,7 +78,7 @@ def leave_whole(
     out: Any,
 ) -> None:
     """Freeze every unit that goes into an op; what comes out has a fixed size."""
-    from rlprune.structure.trace import Contraction, Factor
+    from rlprune.structure.records import Contraction, Factor
 
     inputs = tensors_in(args, kwargs)
     for tensor in inputs:
@@ -105,8 +105,8 @@ def merge(
     position. A plane that meets an unlabelled operand of full size is frozen, or, where it varies
     along other dimensions too (heads x head size), made to vary along those alone.
     """
+    from rlprune.structure.records import Meeting
     from rlprune.structure.rules.contraction import collapse
-    from rlprune.structure.trace import Meeting
 
     labels = tracer.trace.labels
     reason = f"{tracer.where(op)}: combined with a tensor whose size is fixed"
@@ -164,3 +164,6 @@ def elementwise(
     )
     for result in results:
         tracer.set_planes(result, planes, weight=weight)
+
+
+register("copy_", "copy")(elementwise)

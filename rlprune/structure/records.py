@@ -1,0 +1,102 @@
+"""What a trace keeps: labels, ops, products to count, and conditions to settle at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from rlprune.structure.labels import Labels, Planes
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One dimension of a contraction: its size and the labels along it, one line per plane."""
+
+    size: int
+    lines: Planes = ()
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Multiply-accumulates of one op: the product of its factors."""
+
+    module: str
+    op: str
+    factors: tuple[Factor, ...]
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A view split one labelled dimension into several: what is kept must stay a rectangle."""
+
+    labels: Tensor
+    where: str
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """An element-wise meeting of units that vary along more dimensions with some along fewer.
+
+    Whether they are joined is settled at the end: a later product may have made whole heads units,
+    and then a vector along the head size has nothing to join.
+    """
+
+    plane: Tensor
+    partner: Tensor
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An operand's origin: result ``result`` of step ``step``, or ``Trace.tensors[tensor]``.
+
+    Both numbers are -1 for an input of the network or a constant.
+    """
+
+    step: int = -1
+    result: int = 0
+    tensor: int = -1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op of the trace, kept to find the op where a compacted network departs from it.
+
+    ``args`` and ``kwargs`` are those of the call with every tensor replaced by its `Source`.
+    """
+
+    module: str
+    op: str
+    shapes: tuple[tuple[int, ...], ...]
+    planes: tuple[Planes, ...]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A module left whole because its units cannot be told apart, and why."""
+
+    module: str
+    width: int
+    reason: str
+
+
+@dataclass
+class Trace:
+    """Everything one traced forward pass has established."""
+
+    labels: Labels = field(default_factory=Labels)
+    names: list[str] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    roles: dict[int, str] = field(default_factory=dict)
+    kinds: dict[int, str] = field(default_factory=dict)
+    producers: list[int | Whole] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
+    rectangles: list[Rectangle] = field(default_factory=list)
+    meetings: list[Meeting] = field(default_factory=list)
+    grouped: dict[str, str] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
