@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import Any
 
@@ -131,6 +130,3 @@ def _place(value: Any, device: str) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.to(device, dtype=torch.float64 if value.is_floating_point() else None)
-
-
-Builder = Callable[[], tuple[nn.Module, Shape]]

@@ -13,7 +13,7 @@ from rlprune.zoo.__main__ import main
 from rlprune.zoo.table import TOLERANCE, passed
 
 HANDFUL = (
-    "alexnet", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "regnet_x_400mf",
+    "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "regnet_x_400mf",
     "swin_v2_t", "segmentation/lraspp_mobilenet_v3_large",
     "backbone/fasterrcnn_mobilenet_v3_large_320_fpn", "hf/whisper",
 )  # fmt: skip

@@ -19,14 +19,10 @@ def _multihead(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
     else:
         inner = small.q_proj_weight.shape[0]
     small.num_heads = inner // dense.head_dim
+    # nn.TransformerEncoderLayer asks _qkv_same_embed_dim before it takes its fused path.
     pruned = inner != small.embed_dim
     adapt(small, pruned)
     small._qkv_same_embed_dim = dense._qkv_same_embed_dim and not pruned
-
-
-@follows(nn.TransformerEncoderLayer)
-def _encoder_layer(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
-    """Nothing repeats a size here; its fused path asks ``_qkv_same_embed_dim`` of its attention."""
 
 
 @follows(nn.TransformerEncoder)
