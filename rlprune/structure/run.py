@@ -153,7 +153,10 @@ def _is_cache(value: Any) -> bool:
 
 
 def _settle_rectangles(tracer: Tracer) -> None:
-    """Where a split dimension lost no axis by itself, tie its shorter axes (the finest choice)."""
+    """Where a split dimension lost no axis by itself, tie its shorter axes (the finest choice).
+
+    Of equal axes the last one stays: ``view(b, groups, c // groups)`` names the others.
+    """
     labels = tracer.trace.labels
     pending = list(tracer.trace.rectangles)
     while True:
@@ -164,8 +167,7 @@ def _settle_rectangles(tracer: Tracer) -> None:
             plane = compress(labels, rectangle.labels)
             if plane is None or len(varying(plane)) < 2:
                 continue
-            sizes = plane.shape
-            unit = max(varying(plane), key=sizes.__getitem__)
+            unit = max(reversed(varying(plane)), key=plane.shape.__getitem__)
             for dim in varying(plane):
                 if dim != unit:
                     first = plane.narrow(dim, 0, 1)

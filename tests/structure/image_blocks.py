@@ -229,7 +229,7 @@ class Shuffle(Block):
     def __init__(self, rng: Random, rank: int, c: int) -> None:
         super().__init__(rng, rank, c)
         self.g = rng.choice([2, 3])
-        each = rng.randint(self.g, self.g + 2)
+        each = rng.randint(self.g + 1, self.g + 3)
         self.out = self.g * each
         self.conv = conv(rng, rank, c, self.out, groups=1)
         self.next = CONV[rank](self.out, self.out, 3, padding=1, groups=self.g)
