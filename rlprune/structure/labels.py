@@ -142,7 +142,8 @@ def compress(labels: Labels, plane: Plane) -> Plane | None:
 
 def _collapsed(labels: Labels, plane: Plane) -> None:
     """All positions are one unit: nothing is left to choose, so the unit is frozen."""
-    labels.freeze(plane.reshape(-1).numpy(), "all its units are tied into a single one")
+    reason = "all its units are tied together, so there is nothing to choose"
+    labels.freeze(plane.reshape(-1).numpy(), reason)
 
 
 def compress_all(labels: Labels, planes: Sequence[Plane]) -> Planes:

@@ -109,7 +109,7 @@ def merge(
     from rlprune.structure.rules.contraction import collapse
 
     labels = tracer.trace.labels
-    reason = f"{tracer.where(op)}: combined with a tensor whose size is fixed"
+    reason = f"{tracer.where(op)}: meets a tensor of fixed size (an input, a constant, padding)"
     out: list[Tensor] = []
     for i, (_, planes) in enumerate(operands):
         for raw in planes:

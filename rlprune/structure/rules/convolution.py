@@ -36,7 +36,8 @@ def convolution(
     w_in = _vector(tracer, own, dim_in, weight.shape[dim_in], where)
     w_out = _vector(tracer, own, dim_out, weight.shape[dim_out], where)
     tracer.freeze([p for p in own if max(varying(p)) > 1], f"{where}: kernel positions")
-    tracer.freeze([p for p in tracer.planes(x) if 1 not in varying(p)], f"{where}: slides over it")
+    spatial = [p for p in tracer.planes(x) if 1 not in varying(p)]
+    tracer.freeze(spatial, f"{where}: its window slides along it")
     channels = x.shape[1]
     units = _vector(tracer, tracer.planes(x), 1, channels, where)
     _record_conv(tracer, x, weight, out, transposed)

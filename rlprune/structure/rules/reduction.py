@@ -165,7 +165,7 @@ def spatial(
     planes = []
     for plane in tracer.planes(x):
         if max(varying(plane)) >= first:
-            tracer.freeze((plane,), f"{tracer.where(name)}: slides over it")
+            tracer.freeze((plane,), f"{tracer.where(name)}: its window slides along it")
         else:
             planes.append(plane)
     for result in tensors_in(out):
