@@ -3,106 +3,231 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.context import Context
-from rlprune.compensation.moments import InputMoments, consumers
+from rlprune.compensation.moments import Consumer, InputMoments, Moments
 from rlprune.errors import ConfigError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+GRID = tuple(10 ** (k / 2) for k in range(-12, 5))
+"""Ridges that cross-validation tries, relative to the mean square of an input."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What refitting one consumer needs, whatever the plan.
+
+    Attributes:
+        consumer: the weight.
+        gram: ``E[x x^T]``, [n, n] float64.
+        cross: ``E[x (W x)^T]`` with the dense weight W, [n, outputs].
+        ridge: pull toward the current weights, in the units of ``gram``.
+    """
+
+    consumer: Consumer
+    gram: Tensor
+    cross: Tensor
+    ridge: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The fits of a network by weight name, and where plans cut."""
+
+    key: tuple[Any, ...]
+    slicer: Slicer
+    fits: dict[str, Fit]
+    left_out: dict[str, str]
 
 
 class LeastSquares:
     r"""Refit every consumer of removed units so that its output stays what it was.
 
-    With the dense input ``x`` of a linear layer or convolution (whole patches where affordable),
-    its second moments ``M = E[x x^T]``, kept entries ``k`` and current weights ``W0``, the refitted
-    weights minimise ``E ||W x - W' x_k||^2 + r ||W' - W0||^2``:
+    With the dense input ``x`` of a linear layer or convolution (whole patches where affordable, a 1
+    appended where there is a bias), its second moments ``M = E[x x^T]``, kept entries ``k`` and
+    current weights ``W0``, the refitted weights minimise
+    ``E ||W x - W' x_k||^2 + r ||W' - W0||^2``:
 
-    .. math:: W'^T = (M_{kk} + rI)^{-1} (M_{k\cdot} W^T + r W_0^T)
+    .. math:: W'^T = W_0^T + (M_{kk} + rI)^{-1} (M_{k\cdot} W^T - M_{kk} W_0^T)
 
-    (He et al., ICCV 2017, eq. 3; ridge toward ``W0`` instead of zero). The moments come from one
-    pass of the dense network, so a plan costs one linear solve per layer and no data. ``W0`` is
-    what earlier methods left, so after "merge" scarce data shrinks toward merging.
+    (He, Zhang, Sun, ICCV 2017, eq. 3, with a ridge toward ``W0`` instead of zero). The moments come
+    from one pass of the dense network, so a plan costs one linear solve per layer and no data.
+    ``W0`` is what earlier methods left: after "merge", scarce data shrinks toward merging.
 
     Args:
-        ridge: strength of the pull toward ``W0``; ``r`` is ``ridge`` times the mean of the diagonal
-            of ``M_kk``, plus a part that falls with the number of calibration samples.
-        patch_limit: see `InputMoments`.
-        rows: see `InputMoments`.
+        ridge: ``r`` relative to the mean square of the inputs; None chooses it for every layer by
+            two-fold cross-validation over the calibration samples, with half of the units removed.
+        patch_limit: 2-D convolutions are fitted on whole patches up to this many entries (channels
+            times kernel positions), above on single positions.
+        rows: rows sampled per layer over all calibration samples.
+
+    Attributes:
+        left_out: after `prepare`, the weights that are not refitted and why.
 
     Raises:
         ConfigError: ``ridge`` is negative.
-        DataError: there is no calibration data.
     """
 
-    def __init__(self, ridge: float = 1e-3, patch_limit: int = 1200, rows: int = 8192) -> None:
-        if ridge < 0:
+    def __init__(
+        self, ridge: float | None = None, patch_limit: int = 1200, rows: int = 16384
+    ) -> None:
+        if ridge is not None and ridge < 0:
             raise ConfigError(f"least_squares: ridge is {ridge}; it must be zero or positive")
+        if rows < 1:
+            raise ConfigError(f"least_squares: rows is {rows}; it must be at least 1")
         self.ridge, self.patch_limit, self.rows = ridge, patch_limit, rows
-        self._prepared: WeakKeyDictionary[object, tuple[InputMoments, Slicer]] = WeakKeyDictionary()
+        self.left_out: dict[str, str] = {}
+        self._prepared: WeakKeyDictionary[object, Prepared] = WeakKeyDictionary()
 
-    def prepare(self, context: Context) -> tuple[InputMoments, Slicer]:
-        """Moments of the dense network; computed once per network."""
-        if context.groups not in self._prepared:
+    def prepare(self, context: Context) -> Prepared:
+        """Moments of the dense network; computed once per network and calibration data.
+
+        Raises:
+            DataError: there is no calibration data.
+        """
+        key = tuple(
+            (x.data_ptr(), tuple(x.shape), x._version)
+            for x in tree_leaves([inputs for inputs, _ in context.batches])
+            if isinstance(x, Tensor)
+        )
+        known = self._prepared.get(context.groups)
+        if known is None or known.key != key:
             moments = InputMoments(
                 context.groups, context.batches, patch_limit=self.patch_limit, rows=self.rows
             )
-            if moments.left_out:
-                _log.info("least_squares leaves these weights as they are: %s", moments.left_out)
-            self._prepared[context.groups] = (moments, Slicer(context.groups))
-        return self._prepared[context.groups]
+            for name, reason in moments.left_out.items():
+                logger.info("least_squares leaves '%s' as it is: %s", name, reason)
+            fits = {name: self._fit(m) for name, m in moments.found.items()}
+            known = Prepared(key, Slicer(context.groups), fits, moments.left_out)
+            self._prepared[context.groups] = known
+        self.left_out = known.left_out
+        return known
 
     def apply(self, context: Context) -> None:
-        """Refit the consumers of ``context.module`` in place."""
-        moments, slicer = self.prepare(context)
-        kept = slicer.kept_by_tensor(context.plan)
-        for name, dense in consumers(context.groups)[0].items():
-            dims = kept.get(name, {})
-            if dims.get(1) is None or name not in moments.values:
-                continue
-            small = context.module.get_submodule(name.rpartition(".")[0])
-            weight = self._refit(moments, name, dense, small, dims)
-            with torch.no_grad():
-                small.weight.copy_(weight)
+        """Refit the consumers of ``context.module`` in place.
 
-    def _refit(
-        self,
-        moments: InputMoments,
-        name: str,
-        dense: nn.Module,
-        small: nn.Module,
-        dims: dict[int, Tensor | None],
-    ) -> Tensor:
-        moment = moments.values[name]
-        weight = dense.weight.detach().double().cpu()
-        start = small.weight.detach().double().cpu()
-        rows = dims.get(0)
-        if rows is not None:
-            weight = weight[rows]
-        columns = dims[1]
-        assert columns is not None
-        kernel = weight[0, 0].numel()
-        if moments.is_patch(name, dense):
-            full = weight.flatten(1)
-            at = (columns[:, None] * kernel + torch.arange(kernel)).flatten()
-            fitted = self._solve(moment, at, full, start.flatten(1), moments.images)
-            return fitted.reshape(start.shape)
-        full = weight.reshape(*weight.shape[:2], kernel).transpose(1, 2).flatten(0, 1)
-        prior = start.reshape(*start.shape[:2], kernel).transpose(1, 2).flatten(0, 1)
-        fitted = self._solve(moment, columns, full, prior, moments.images)
-        return fitted.reshape(start.shape[0], kernel, -1).transpose(1, 2).reshape(start.shape)
+        Raises:
+            DataError: there is no calibration data.
+        """
+        prepared = self.prepare(context)
+        cuts = prepared.slicer.kept_by_tensor(context.plan)
+        for name, fit in prepared.fits.items():
+            cut = cuts.get(name, {})
+            kept = cut.get(fit.consumer.dim)
+            if kept is not None:
+                _refit(context, fit, kept, cut.get(1 - fit.consumer.dim))
 
-    def _solve(
-        self, moment: Tensor, kept: Tensor, full: Tensor, prior: Tensor, images: int
-    ) -> Tensor:
-        gram = moment[kept][:, kept]
-        scale = float(gram.diagonal().mean().clamp_min(1e-12))
-        pull = scale * (self.ridge + len(kept) / (50.0 * images * max(1, images // 100)))
-        right = moment[kept] @ full.T + pull * prior.T
-        gram = gram + pull * torch.eye(len(kept), dtype=gram.dtype)
-        return torch.linalg.solve(gram, right).T
+    def _fit(self, moments: Moments) -> Fit:
+        consumer = moments.consumer
+        weight = consumer.matrix(consumer.weight, getattr(consumer.module, "bias", None))
+        gram = moments.mean(0, 1)
+        scale = float(gram.diagonal().mean().clamp_min(1e-300))
+        ridge = self.ridge
+        if ridge is None:
+            ridge = choose_ridge(moments, weight) / scale
+        return Fit(consumer, gram, gram @ weight.T, ridge * scale)
+
+
+def choose_ridge(moments: Moments, weight: Tensor) -> float:
+    """The ridge that predicts one half of the samples best when fitted on the other.
+
+    Half of the units, evenly spaced, stand for those a plan removes. The optimum falls as one over
+    the number of samples, so half of what the halves prefer is right for all of them.
+
+    Args:
+        moments: of a consumer's inputs.
+        weight: its matrix, [outputs, n].
+
+    Returns:
+        The ridge in the units of the moments.
+    """
+    both = [moments.mean(half) for half in (0, 1)]
+    scale = float(moments.mean(0, 1).diagonal().mean().clamp_min(1e-300))
+    if not all(moments.rows):
+        return scale
+    size = weight.shape[1]
+    channel = torch.arange(size) // moments.consumer.per_channel
+    keep = channel % 2 == 0
+    if moments.consumer.intercept:
+        keep[-1] = True
+    kept, gone = keep.nonzero().reshape(-1), (~keep).nonzero().reshape(-1)
+    if not len(gone):
+        return GRID[0] * scale
+    ridges = torch.tensor(GRID, dtype=torch.float64) * scale
+    losses = torch.zeros_like(ridges)
+    for train, test in (both, both[::-1]):
+        values, vectors = torch.linalg.eigh(train[kept][:, kept])
+        target = vectors.T @ (train[kept][:, gone] @ weight[:, gone].T)
+        wanted = vectors.T @ (test[kept][:, gone] @ weight[:, gone].T)
+        inner = vectors.T @ test[kept][:, kept] @ vectors
+        for k, ridge in enumerate(ridges):
+            change = target / (values.clamp_min(0) + ridge)[:, None]
+            losses[k] += ((inner @ change) * change).sum() - 2 * (change * wanted).sum()
+    return float(ridges[losses.argmin()]) / 2
+
+
+def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> None:
+    consumer = fit.consumer
+    module = context.module.get_submodule(consumer.name.rpartition(".")[0])
+    small = module.get_parameter("weight")
+    bias = getattr(module, "bias", None)
+    prior = consumer.matrix(small, bias).T
+    per_channel = consumer.per_channel
+    at = kept
+    if per_channel > 1:
+        at = (kept[:, None] * per_channel + torch.arange(per_channel)).reshape(-1)
+    if consumer.intercept:
+        at = torch.cat([at, torch.tensor([fit.gram.shape[0] - 1])])
+    cross = fit.cross.index_select(0, at)
+    if outputs is not None:
+        per_output = fit.cross.shape[1] // consumer.weight.shape[1 - consumer.dim]
+        rows = (outputs[:, None] * per_output + torch.arange(per_output)).reshape(-1)
+        cross = cross.index_select(1, rows)
+    gram = fit.gram.index_select(0, at).index_select(1, at)
+    fitted = prior + solve(gram, cross - gram @ prior, fit.ridge, free=int(consumer.intercept))
+    weight, shift = consumer.unpack(fitted.T, small)
+    with torch.no_grad():
+        small.copy_(weight)
+        if shift is not None and bias is not None:
+            bias.copy_(shift)
+
+
+def solve(gram: Tensor, right: Tensor, ridge: float, free: int = 0) -> Tensor:
+    """Solve ``(gram + ridge I) x = right`` for a positive semi-definite matrix.
+
+    Args:
+        gram: [n, n] float64.
+        right: [n, m].
+        ridge: added to the diagonal, but not to its last ``free`` entries.
+        free: entries that are not pulled.
+
+    Returns:
+        x, [n, m]. Where the matrix is singular the diagonal grows until it is not, and where it is
+        not finite x is zero.
+    """
+    size = len(gram)
+    scale = float(gram.diagonal().mean())
+    if not torch.isfinite(right).all() or scale <= 0:
+        return torch.zeros_like(right)
+    diagonal = torch.full((size,), ridge, dtype=gram.dtype)
+    if free:
+        diagonal[-free:] = 0
+    jitter = 0.0
+    while True:
+        damped = gram + torch.diag(diagonal + jitter)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        solution = torch.cholesky_solve(right, factor)
+        if not failed and torch.isfinite(solution).all():
+            return solution
+        jitter = max(10 * jitter, 1e-12 * scale)
+        if jitter > 1e6 * scale:
+            return torch.zeros_like(right)
