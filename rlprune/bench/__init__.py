@@ -34,8 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         RlpruneError: Whatever is wrong; says what would be right.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["compensation"]:
+        import_module("rlprune.bench.compensation").main(given[1:])
+        return
     parser = _parser()
-    known, overrides = parser.parse_known_args(arguments)
+    known, overrides = parser.parse_known_args(given)
     _log_to_terminal()
     if known.name == "report":
         from rlprune.bench.report import write
@@ -54,18 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {name:<12}{text}" for name, text in BENCHMARKS.items())
+    listed = "\n".join(f"  {name:<14}{text}" for name, text in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="rlprune bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(
             "Rerun a benchmark; what is finished is kept.\n\n"
-            f"{listed}\n  report      [FOLDER] table and picture of finished search cells\n\n"
+            f"{listed}\n  report        [FOLDER] table and picture of finished search cells\n"
+            "  compensation  accuracy without fine-tuning by method; has options of its own\n\n"
             "Overrides are those of `rlprune`, and bench.KEY=VALUE (configs/bench/NAME.yaml)."
         ),
         epilog="example: rlprune bench search model=resnet56 data=cifar10 budget=macs_50",
     )
-    parser.add_argument("name", choices=[*BENCHMARKS, "report"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "report", "compensation"])
     parser.add_argument("--config-dir", type=Path, help="folder with more configuration groups")
     return parser
 

@@ -14,11 +14,11 @@ from rlprune.bench.plans import diverse
 from rlprune.bench.scoring import Scorer
 from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.bench.tables import COLORS, figure, markdown, save, spearman, spearman_interval
-from rlprune.bench.tuning import shortened
+from rlprune.bench.tuning import ShortEpochs
 from rlprune.errors import CheckpointError
 from rlprune.evaluator import Evaluator
 from rlprune.pipeline.folder import plain, read_json, write_json, write_text
-from rlprune.training import evaluate, finetune
+from rlprune.training import finetune
 
 log = logging.getLogger(__name__)
 
@@ -130,12 +130,12 @@ def _study(
 
 
 def _accuracy(setting: Setting, scorer: Scorer, plan: Any, seed: int) -> float:
-    """Accuracy on held-out samples no score has used, after the short fine-tuning."""
+    """Accuracy on held-out samples no score has used, in the best epoch of the fine-tuning."""
     job, options = setting.job, setting.options
     recipe = replace(setting.recipe, epochs=int(options["finetune_epochs"]))
-    data = shortened(setting.data, options["finetune_images"])
+    data = ShortEpochs(setting.data, options["finetune_images"], held=scorer.unseen)
     result = finetune(job.compacted(plan), job.dense, data, recipe, seed=seed, device=job.device)
-    return evaluate(result.model, scorer.unseen, device=job.device).accuracy
+    return result.holdout_accuracy
 
 
 def _same_study(setting: Setting) -> None:

@@ -153,18 +153,18 @@ def _picture(place: Path, about: Mapping[str, Any], cells: Sequence[Mapping[str,
                 axes.axhline(cell["search_quality"], color=color, linestyle="--", label=label)
             continue
         low, middle, high = _bands(curves)
-        lowest.append(middle[min(len(middle) - 1, 23)])
+        lowest.append(middle[len(middle) // 20])
         at = range(1, len(middle) + 1)
         axes.step(at, middle, where="post", color=color, linewidth=1.6, label=label)
         axes.fill_between(at, low, high, step="post", color=color, alpha=0.15, linewidth=0)
-    if lowest:
+    known = [value for value in lowest if value == value]
+    if known:  # the first few plans would squeeze everything that follows
         top = axes.get_ylim()[1]
-        bottom = min(lowest)
-        axes.set_ylim(bottom - 0.05 * (top - bottom), top)
+        axes.set_ylim(min(known) - 0.05 * (top - min(known)), top)
     axes.set_xlabel("unique evaluations")
     axes.set_ylabel(f"best feasible quality ({about['config']['evaluator']['quality']})")
     axes.set_title(about["name"], fontsize=10, loc="left")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    made.legend(fontsize=8, frameon=False, loc="outside right upper")
     return save(made, place / "search.png")
 
 
@@ -176,7 +176,10 @@ def _longest(cells: Sequence[Mapping[str, Any]]) -> list[list[float]]:
 
 
 def _bands(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
-    columns = list(zip(*curves, strict=False))
+    length = max(len(curve) for curve in curves)
+    columns = list(
+        zip(*([*curve, *[curve[-1]] * (length - len(curve))] for curve in curves), strict=True)
+    )
     return (
         [min(column) for column in columns],
         [statistics.median(column) for column in columns],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rlprune.bench.setting import Setting
 from rlprune.data import Data
@@ -24,16 +25,31 @@ class ShortEpochs(Data):
 
     Args:
         data: The data.
-        images: Images per epoch.
+        images: Images per epoch; None takes the whole training split.
+        held: Held-out samples ``(x, y)`` in place of the data's own.
     """
 
-    def __init__(self, data: Data, images: int) -> None:
+    def __init__(
+        self, data: Data, images: int | None, held: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.__dict__.update(data.__dict__)
-        self.images = images
+        self.images = data.train_size if images is None else min(images, data.train_size)
+        self._held = held
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Number of batches that ``train_batches`` yields."""
-        return max(1, min(self.images, self.train_size) // batch_size)
+        return max(1, self.images // batch_size)
+
+    def holdout_batches(
+        self, batch_size: int = 512, *, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Held-out samples in a fixed order."""
+        if self._held is None:
+            yield from super().holdout_batches(batch_size, device=device)
+            return
+        x, y = self._held
+        for part, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            yield part.to(device), labels.to(device)
 
     def __repr__(self) -> str:
         """As the whole data, with the images per epoch."""
