@@ -130,16 +130,20 @@ class Tracer(TorchDispatchMode):
         if not self._quiet:
             self.trace.contractions.append(contraction)
 
-    def note_whole(self, reason: str, inputs: Sequence[Tensor]) -> None:
-        """List the running module as left whole, if an op has used parameters of its own."""
+    def note_whole(self, reason: str, inputs: Sequence[Tensor] = ()) -> None:
+        """List the running module as left whole.
+
+        It is listed if it says how wide it is and the op has used its parameters, directly
+        (``inputs``) or, where none are given, through what the module computes from them.
+        """
         module = self.current().split(".parametrizations.")[0]
-        own = [self._known.get(id(x)) for x in inputs]
-        names = [self.trace.names[k] for k in own if k is not None]
-        if any(n in self._parameters and n.startswith(module) for n in names):
-            owner = self._modules[module]
-            sizes = [getattr(owner, a, None) for a in WIDTHS]
-            first = next(x.shape[0] for x, k in zip(inputs, own, strict=True) if k is not None)
-            width = next((n for n in sizes if isinstance(n, int)), first)
+        sizes = [getattr(self._modules[module], a, None) for a in WIDTHS]
+        width = next((n for n in sizes if isinstance(n, int)), None)
+        known = [self._known.get(id(x)) for x in inputs]
+        names = [self.trace.names[k] for k in known if k is not None]
+        own = any(n in self._parameters and n.startswith(module) for n in names)
+        computed = not inputs and hasattr(self._modules[module], "weight")
+        if width is not None and (own or computed):
             self.trace.producers.append(Whole(module, width, reason))
 
     def where(self, op: str = "") -> str:

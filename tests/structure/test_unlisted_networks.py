@@ -132,6 +132,22 @@ class TestComputedWeights:
 
         hold(Merged().double(), rand(2, 3))
 
+    @pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear])
+    def test_standardised_weights_are_listed_as_whole(self, kind: Any) -> None:
+        class Standard(kind):  # type: ignore[misc]
+            def forward(self, x: Tensor) -> Tensor:
+                w = self.weight.flatten(1)
+                w = ((w - w.mean(1, True)) / w.std(1, keepdim=True)).view_as(self.weight)
+                return F.linear(x, w) if kind is nn.Linear else F.conv2d(x, w, self.bias)
+
+        extra = () if kind is nn.Linear else (1,)
+        model = sequential(Standard(3, 8, *extra), nn.ReLU(), Standard(8, 6, *extra), nn.ReLU(),
+                           kind(6, 5, *extra), nn.ReLU(), kind(5, 2, *extra))  # fmt: skip
+        groups, _ = hold(model, rand(2, 3, *[4] * 2 * len(extra)))
+        assert widths(groups) == {"4": 5}
+        assert (groups["0"].width, groups["2"].width) == (8, 6)
+        assert "computed in the forward pass" in reason(groups, "2")
+
     def test_a_convolution_with_a_computed_kernel(self) -> None:
         class Dynamic(nn.Module):
             def __init__(self) -> None:
@@ -287,6 +303,19 @@ class TestInputsAndOutputs:
 
         groups, _ = hold(Graph().double(), (rand(5, 3), torch.randint(5, (2, 7))))
         assert widths(groups) == {"a": 6, "b": 5}
+
+    def test_sliding_patches(self) -> None:
+        class Patches(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b, self.o = nn.Conv2d(3, 4, 1), nn.Linear(36, 5), nn.Linear(5, 2)
+
+            def forward(self, x: Tensor) -> Tensor:
+                patches = F.unfold(self.a(x), 3, padding=1).transpose(1, 2)
+                return self.o(F.relu(self.b(patches)))
+
+        groups, _ = hold(Patches().double(), rand(2, 3, 6, 6))
+        assert widths(groups) == {"a": 4, "b": 5}
 
     def test_bags_of_embeddings(self) -> None:
         model = sequential(nn.EmbeddingBag(10, 6), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))

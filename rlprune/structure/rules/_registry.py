@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rlprune.structure.trace import Tracer
 
 Rule = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any], Any], None]
+
+logger = logging.getLogger(__name__)
 
 RULES: dict[Any, Rule] = {}
 CONTRACTIONS: set[Any] = set()
@@ -56,7 +59,13 @@ def apply_rule(
         name = func.overloadpacket.__name__.removesuffix("_")
         pointwise = torch.Tag.pointwise in func.tags or name in UNTAGGED_POINTWISE
         rule = elementwise if pointwise else opaque
-    rule(tracer, func, args, kwargs, out)
+    try:
+        rule(tracer, func, args, kwargs, out)
+    except Exception as error:
+        name = func.overloadpacket.__name__
+        reason = f"{tracer.where(name)}: rlprune cannot follow this call"
+        logger.warning("%s (%s: %s)", reason, type(error).__name__, error)
+        leave_whole(tracer, func, reason, args, kwargs, out)
 
 
 def opaque(

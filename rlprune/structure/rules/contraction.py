@@ -88,6 +88,7 @@ def contract(
         if len({side for side, v in zip(sides, vectors, strict=True) if v is not None}) == 1:
             tracer.freeze(alive, f"{where}: multiplied with a computed tensor of fixed size")
     if not any(weights.values()):
+        tracer.note_whole(f"{where}: its weight is computed in the forward pass")
         _name_heads(tracer, planes, dims, batch)
     result: list[tuple[Tensor, Planes]] = []
     for side, tensor in ((0, a), (1, b)):

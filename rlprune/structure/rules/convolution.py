@@ -31,6 +31,7 @@ def convolution(
         _record_conv(tracer, x, weight, out, transposed)
         reason = f"{where}: its kernel is computed in the forward pass"
         tracer.freeze((*own, *tracer.planes(x)), reason)
+        tracer.note_whole(reason)
         tracer.set_planes(out, ())
         return
     w_in = _vector(tracer, own, dim_in, weight.shape[dim_in], where)

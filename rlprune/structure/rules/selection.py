@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlprune.structure.labels import varying
 from rlprune.structure.rules._registry import merge, register, tensors_in
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     "channel_shuffle",
     "narrow",
     "diagonal",
-    "im2col",
 )
 def moved_in_full(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
@@ -82,6 +82,23 @@ def _tie_blocks(tracer: Tracer, name: str, source: Tensor, args: tuple[Any, ...]
             table.contiguous().numpy(),
             tracer.where(name),
         )
+
+
+@register("im2col")
+def im2col(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Sliding patches: every channel becomes as many as the window has positions."""
+    source: Tensor = args[0]
+    channel = source.ndim - 3
+    window = out.shape[channel] // source.shape[channel]
+    planes = []
+    for plane in tracer.planes(source):
+        if varying(plane) != (channel,):
+            tracer.freeze((plane,), f"{tracer.where('unfold')}: its window slides along it")
+        else:
+            planes.append(plane.repeat_interleave(window, channel).flatten(channel + 1))
+    tracer.set_planes(out, planes)
 
 
 @register("index")
