@@ -103,11 +103,19 @@ class Study:
         data: its data.
         options: the command's options.
         seed: of the network.
+        autocast: precision of the accuracy's forward passes, see `rlprune.training.evaluate`.
     """
 
     def __init__(
-        self, name: str, model: nn.Module, data: Data, options: argparse.Namespace, seed: int = 0
+        self,
+        name: str,
+        model: nn.Module,
+        data: Data,
+        options: argparse.Namespace,
+        seed: int = 0,
+        autocast: bool | str = False,
     ) -> None:
+        self.autocast = autocast
         self.name, self.model, self.data, self.options, self.seed = name, model, data, options, seed
         self.groups = rlprune.discover(model, data.example_inputs)
         self._made: dict[str, Any] = {}
@@ -133,7 +141,9 @@ class Study:
         path = Path(self.options.out) / self.name / f"{digest(asked)[:16]}.json"
         if path.exists():
             return float(read_json(path)["accuracy"])
-        value = evaluate(self._candidate(way, keep), self._samples()).accuracy
+        value = evaluate(
+            self._candidate(way, keep), self._samples(), autocast=self.autocast
+        ).accuracy
         write_json(path, {**asked, "accuracy": value})
         logger.info("%s seed %d keep %.2f %s: %.4f", self.name, self.seed, keep, name, value)
         return value
@@ -175,9 +185,8 @@ def vgg(options: argparse.Namespace) -> str:
     data = load_data(name="imagefolder", root=options.cifar10, augmentation="none")
     model = load_checkpoint(create("vgg16"), options.vgg16).eval()
     ways = vgg_ways(options)
-    return _table(
-        "VGG-16", ways, VGG_KEEPS, [Study("vgg16", model, data, options).lines(ways, VGG_KEEPS)]
-    )
+    study = Study("vgg16", model, data, options, autocast="auto")
+    return _table("VGG-16", ways, VGG_KEEPS, [study.lines(ways, VGG_KEEPS)])
 
 
 def grey(root: Path) -> Data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -104,9 +105,11 @@ class LeastSquares:
             moments = InputMoments(
                 context.groups, context.batches, patch_limit=self.patch_limit, rows=self.rows
             )
+            for name in [n for n, m in moments.found.items() if not m.finite]:
+                moments.left_out[name] = "its inputs are not finite"
             for name, reason in moments.left_out.items():
                 logger.info("least_squares leaves '%s' as it is: %s", name, reason)
-            fits = {name: self._fit(m) for name, m in moments.found.items()}
+            fits = {name: self._fit(m) for name, m in moments.found.items() if m.finite}
             known = Prepared(key, Slicer(context.groups), fits, moments.left_out)
             self._prepared[context.groups] = known
         self.left_out = known.left_out
@@ -193,7 +196,10 @@ def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> 
         rows = (outputs[:, None] * per_output + torch.arange(per_output)).reshape(-1)
         cross = cross.index_select(1, rows)
     gram = fit.gram.index_select(0, at).index_select(1, at)
-    fitted = prior + solve(gram, cross - gram @ prior, fit.ridge, free=int(consumer.intercept))
+    pull = torch.full((len(at),), fit.ridge, dtype=gram.dtype)
+    if consumer.intercept:
+        pull[-1] = 0
+    fitted = solve(gram, cross, pull, prior)
     weight, shift = consumer.unpack(fitted.T, small)
     with torch.no_grad():
         small.copy_(weight)
@@ -201,33 +207,31 @@ def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> 
             bias.copy_(shift)
 
 
-def solve(gram: Tensor, right: Tensor, ridge: float, free: int = 0) -> Tensor:
-    """Solve ``(gram + ridge I) x = right`` for a positive semi-definite matrix.
+def solve(gram: Tensor, right: Tensor, pull: Tensor, prior: Tensor) -> Tensor:
+    """Solve ``(gram + diag(pull)) x = right + diag(pull) prior``.
 
     Args:
-        gram: [n, n] float64.
+        gram: [n, n] float64, positive semi-definite.
         right: [n, m].
-        ridge: added to the diagonal, but not to its last ``free`` entries.
-        free: entries that are not pulled.
+        pull: [n], zero or positive.
+        prior: [n, m].
 
     Returns:
-        x, [n, m]. Where the matrix is singular the diagonal grows until it is not, and where it is
-        not finite x is zero.
+        x, [n, m]. Where the matrix is singular the pull grows until it is not; where nothing is
+        finite x is the prior.
     """
-    size = len(gram)
     scale = float(gram.diagonal().mean())
-    if not torch.isfinite(right).all() or scale <= 0:
-        return torch.zeros_like(right)
-    diagonal = torch.full((size,), ridge, dtype=gram.dtype)
-    if free:
-        diagonal[-free:] = 0
+    if scale <= 0:
+        return prior
     jitter = 0.0
-    while True:
-        damped = gram + torch.diag(diagonal + jitter)
+    while jitter <= 1e6 * scale:
+        strength = pull + jitter
+        damped = gram.clone()
+        damped.diagonal().add_(strength)
         factor, failed = torch.linalg.cholesky_ex(damped)
-        solution = torch.cholesky_solve(right, factor)
-        if not failed and torch.isfinite(solution).all():
-            return solution
+        if not failed:
+            found = torch.cholesky_solve(right + strength[:, None] * prior, factor)
+            if math.isfinite(float(found.sum())):
+                return found
         jitter = max(10 * jitter, 1e-12 * scale)
-        if jitter > 1e6 * scale:
-            return torch.zeros_like(right)
+    return prior

@@ -83,7 +83,9 @@ class Consumer:
         return wide.reshape(like.shape), bias
 
 
-def consumers(groups: Groups, patch_limit: int, limit: int) -> tuple[list[Consumer], dict[str, str]]:
+def consumers(
+    groups: Groups, patch_limit: int, limit: int
+) -> tuple[list[Consumer], dict[str, str]]:
     """Weights that read prunable units and can be refitted; the others with the reason.
 
     Args:
@@ -158,6 +160,11 @@ class Moments:
             part = rows[(half + first) % 2 :: 2].flatten(0, 1)
             self.halves[half] += part.T @ part
             self.rows[half] += part.shape[0]
+
+    @property
+    def finite(self) -> bool:
+        """Whether no input was infinite or not a number."""
+        return all(bool(torch.isfinite(half).all()) for half in self.halves)
 
     def mean(self, *halves: int) -> Tensor:
         """``E[x x^T]`` over the given halves, float64 on the CPU."""
@@ -243,9 +250,7 @@ class InputMoments:
             count = max(1, round(share / x.shape[0]))
             corners = patch_corners(module, x.shape)
             if len(corners) > count:
-                corners = corners[
-                    torch.randint(len(corners), (count,), generator=self._generator)
-                ]
+                corners = corners[torch.randint(len(corners), (count,), generator=self._generator)]
             return patches(module, x, corners)
         if isinstance(module, _Conv):
             x = x.movedim(1, -1)

@@ -193,7 +193,8 @@ def default_compensation(
     """Fill in what ``auto`` stands for, and let the evaluator compensate as the result will be.
 
     Args:
-        compensation: As the user gave it; ``auto`` is BN recalibration where there is data.
+        compensation: As the user gave it; ``auto`` is least squares, then BN recalibration, where
+            there is data.
         data: The run's data.
         evaluator: How candidates are scored; its own choice of compensation, if any, is kept.
 
@@ -204,7 +205,7 @@ def default_compensation(
     if isinstance(compensation, str):
         compensation = None if compensation == "auto" and data is None else [compensation]
         if compensation == ["auto"]:
-            compensation = ["bn"]
+            compensation = ["least_squares", "bn"]
     elif compensation is not None and not isinstance(compensation, Sequence):
         compensation = [compensation]
     chosen = list(compensation or ()) or None

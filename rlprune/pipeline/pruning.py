@@ -75,7 +75,8 @@ def prune(
         evaluations: Unique candidate evaluations of the search.
         importance: Criterion that orders the units of a group: a name or a function.
         compensation: How surviving weights make up for the removed ones: a method, several in
-            order, or None. ``auto`` recalibrates BN statistics where there is data.
+            order, or None. ``auto`` is least squares, then BN statistics, where there is
+            data.
         evaluator: How candidates are scored.
         finetune: The recipe; None leaves the network as compensation left it. ``auto`` is
             ``FineTune()`` with data and None without.

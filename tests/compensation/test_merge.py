@@ -6,7 +6,6 @@ import logging
 
 import pytest
 import torch
-from tests.compensation.planted import HOMOGENEOUS, OTHERS, generator, plant, randomise
 from torch import Tensor, nn
 
 import rlprune
@@ -14,6 +13,7 @@ from rlprune.compaction import build
 from rlprune.compensation import Merge, compensate
 from rlprune.errors import ConfigError
 from rlprune.plan import Plan
+from tests.compensation.planted import HOMOGENEOUS, OTHERS, generator, plant, randomise
 
 COPIES = ((1, 0, 0.5), (4, 3, 3.0))
 REMOVED = {1, 4}
