@@ -134,6 +134,7 @@ class Study:
             "keep": keep if way else 1.0,
             "seed": self.seed,
             "split": self.options.split,
+            "holdout": self.data.holdout_size,
             "ridge": self.options.ridge,
             "threshold": self.options.threshold,
             "lam": self.options.lam,
@@ -182,7 +183,9 @@ def lenet(options: argparse.Namespace) -> str:
 
 def vgg(options: argparse.Namespace) -> str:
     """The table of VGG-16 from a checkpoint."""
-    data = load_data(name="imagefolder", root=options.cifar10, augmentation="none")
+    data = load_data(
+        name="imagefolder", root=options.cifar10, augmentation="none", holdout=options.vgg_holdout
+    )
     model = load_checkpoint(create("vgg16"), options.vgg16).eval()
     ways = vgg_ways(options)
     study = Study("vgg16", model, data, options, autocast="auto")
@@ -224,8 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cifar10", help="image folder of 32 x 32 images (train/, test/)")
     parser.add_argument("--vgg16", help="checkpoint of VGG-16 for --cifar10")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, nargs="+", default=[100, 500, 2000])
+    parser.add_argument("--images", type=int, nargs="*", default=[100, 500, 2000])
     parser.add_argument("--vgg-images", type=int, default=2000)
+    parser.add_argument("--vgg-holdout", type=int, default=2000)
     parser.add_argument("--split", choices=["test", "holdout"], default="test")
     parser.add_argument("--ridge", type=float, help="of least squares; cross-validated if absent")
     parser.add_argument("--threshold", type=float, default=Merge().threshold)

@@ -28,8 +28,8 @@ MOVES = _ops(
 
 KEEPS = _ops(
     "relu leaky_relu abs neg cat concatenate stack split split_with_sizes chunk unbind slice "
-    "select index index_select narrow roll repeat repeat_interleave gather unfold im2col pixel_shuffle "
-    "pixel_unshuffle channel_shuffle mean sum nansum amax amin maximum minimum "
+    "select index index_select narrow roll repeat repeat_interleave gather unfold im2col "
+    "pixel_shuffle pixel_unshuffle channel_shuffle mean sum nansum amax amin maximum minimum "
     "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d "
     "avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d "
     "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
