@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ENV_ID = "rlprune_envs:KeepRatio-v0"
-_PATIENCE = 200
+_PATIENCE = 60
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ class PPOLagrangianConfig(AgentConfig):
 
     Attributes:
         project: scale each proposal onto the budgets before it is evaluated.
+        prior: try the problem's first guess, and start from it if it beats the uniform plan.
         episodes: plans evaluated per policy update.
         proposals: episodes rolled out per policy update; the surrogate picks which to evaluate.
         unscreened: fraction of the evaluated plans that the surrogate has no say in.
@@ -35,6 +36,7 @@ class PPOLagrangianConfig(AgentConfig):
 
     name: ClassVar[str] = "ppo_lagrangian"
     project: bool = True
+    prior: bool = True
     episodes: int = 6
     proposals: int = 128
     unscreened: float = 0.15
