@@ -38,7 +38,8 @@ def attention(
         operands = [(scores, tracer.planes(scores)), (mask, tracer.planes(mask))]
         tracer.set_planes(scores, merge(tracer, operands, 4, name))
     per_query = [p[..., 0] for p in tracer.planes(scores) if 3 not in varying(p)]
-    tracer.freeze([p for p in tracer.planes(scores) if 3 in varying(p)], f"{tracer.where(name)}: softmax mixes all units")
+    keys = [p for p in tracer.planes(scores) if 3 in varying(p)]
+    tracer.freeze(keys, f"{tracer.where(name)}: softmax mixes all units")
     planes = contract(tracer, name, scores, v, "bhts,bhsf->bhtf", results[0])
     tracer.set_planes(results[0], planes)
     for extra in results[1:]:

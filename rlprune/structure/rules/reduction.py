@@ -36,7 +36,7 @@ def _reduced(
         return plane
     rest = tuple(vary - set(dims))
     if not rest:
-        reason = f"{tracer.where(op)}: mixes all units"
+        reason = f"{tracer.where(op)}: reduces over all units"
         tracer.pending.hold(results, plane.reshape(-1).numpy(), reason)
         return None
     return collapse(tracer, plane, rest, tracer.where(op))
