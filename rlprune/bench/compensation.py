@@ -131,6 +131,7 @@ class Study:
         asked = {
             "study": self.name,
             "way": name,
+            "images": way.images if way else 0,
             "keep": keep if way else 1.0,
             "seed": self.seed,
             "split": self.options.split,
