@@ -302,3 +302,26 @@ def test_every_kernel_size_and_stride_matches_the_convolution():
         module = nn.Conv2d(2, 3, kernel, stride=stride, dilation=dilation, padding=1).double()
         x = inputs(1, 2, 9, 8)
         assert len(patch_corners(module, x.shape)) == module(x)[0, 0].numel()
+
+
+def test_transposed_linear_layers_are_refitted():
+    from transformers import GPT2Config, GPT2Model
+
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=2, n_inner=6, vocab_size=11, n_positions=8)
+    model = GPT2Model(config).double().eval()
+    stem = model.h[0].mlp.c_fc
+    with torch.no_grad():
+        for name, parameter in model.h[0].mlp.named_parameters():
+            g = generator(len(name))
+            parameter.copy_(torch.randn(parameter.shape, generator=g, dtype=torch.float64))
+        for tensor in (stem.weight, stem.bias):
+            tensor[..., [1, 4]] = tensor[..., [0, 3]]
+    tokens = torch.randint(11, (40, 8), generator=generator())
+    groups = rlprune.discover(model, tokens[:1])
+    plan = without(groups, {"h.0.mlp.c_fc": REMOVED})
+    with torch.no_grad():
+        dense = model(tokens).last_hidden_state
+        small = compensate(groups, plan, build(groups, plan), LeastSquares(ridge=1e-12), tokens)
+        plain = build(groups, plan)
+        assert (small(tokens).last_hidden_state - dense).abs().max() < 1e-6
+        assert (plain(tokens).last_hidden_state - dense).abs().max() > 1e-2
