@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -148,6 +147,24 @@ def test_help_shows_groups_and_examples(cli: Cli) -> None:
         assert text in done.stdout
 
 
+LONGER = ("agent=ppo_lagrangian", "evaluations=26", "finetune.epochs=8")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    with open(run / "log", "w") as log:
+        assert start(run, trained, log).wait() == 0, (run / "log").read_text()
+    return run
+
+
+def start(run: Path, trained: Path, log: IO[str]) -> subprocess.Popen[bytes]:
+    settings = (*TINY, *LONGER, f"pretrained_dir={trained}", f"hydra.run.dir={run}")
+    command = [sys.executable, "-m", "rlprune", *settings]
+    return subprocess.Popen(command, cwd=run.parent, env=environment(), stdout=log, stderr=log)
+
+
 def lines(name: str, count: int) -> Callable[[Path], bool]:
     def reached(folder: Path) -> bool:
         path = folder / name
@@ -159,33 +176,32 @@ def lines(name: str, count: int) -> Callable[[Path], bool]:
 @pytest.mark.parametrize(
     ("moment", "reached"),
     [("search", lines("evaluations.jsonl", 12)), ("finetune", lines("finetune.csv", 3))],
+    ids=["search", "finetune"],
 )
 def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(
-    cli: Cli, tmp_path: Path, trained: Path, moment: str, reached: Callable[[Path], bool]
+    cli: Cli,
+    tmp_path: Path,
+    trained: Path,
+    undisturbed: Path,
+    moment: str,
+    reached: Callable[[Path], bool],
 ) -> None:
-    settings = (
-        *TINY, f"pretrained_dir={trained}", "agent=ppo_lagrangian", "evaluations=40",
-        "finetune.epochs=12",
-    )  # fmt: skip
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    command = [sys.executable, "-m", "rlprune", *settings, f"hydra.run.dir={cut}"]
+    cut = tmp_path / "cut"
     with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+        process = start(cut, trained, log)
         deadline = time.monotonic() + 120
         while not reached(cut) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert not (cut / "stages" / f"{moment}.json").exists()
     assert not (cut / "report.json").exists()
 
     resumed = cli(f"run={cut}", tiny=False)
     assert resumed.returncode == 0, resumed.stderr
-    undisturbed = cli(*settings, f"hydra.run.dir={whole}", tiny=False)
-    assert undisturbed.returncode == 0, undisturbed.stderr
     for name in ("plan.json", "masks.safetensors", "compacted.safetensors", "model.safetensors"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
-    assert without_times(cut) == without_times(whole)
+        assert (cut / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    assert without_times(cut) == without_times(undisturbed)
 
 
 def without_times(run: Path) -> Any:
