@@ -22,7 +22,6 @@ class Setting:
         lowest: ``[n]`` smallest legal keep ratios.
         uniform: ``[n]`` keep ratios of the uniform plan that meets the tightest budget.
         highest: ``[n]`` largest legal keep ratios.
-        prior: ``[n]`` keep ratios of the problem's first guess, a plan worth trying early.
         nearest: ``[n, max(dense) + 1]`` nearest legal width to each integer width.
         features: ``[n, F]`` static description of the layers, scaled to about [-1, 1].
         shares: ``[n, m]`` relative drop of each cost when one group alone goes to its minimum.
@@ -35,7 +34,6 @@ class Setting:
     lowest: np.ndarray
     uniform: np.ndarray
     highest: np.ndarray
-    prior: np.ndarray
     nearest: np.ndarray
     features: np.ndarray
     shares: np.ndarray
@@ -68,7 +66,6 @@ class Setting:
             lowest=lowest,
             uniform=widths / dense,
             highest=np.array([w[-1] for w in legal]) / dense,
-            prior=np.asarray(problem.prior_ratios, dtype=np.float64),
             nearest=np.array([_nearest(choices, int(dense.max())) for choices in legal]),
             features=np.asarray(problem.features, dtype=np.float64),
             shares=shares,

@@ -21,7 +21,7 @@ from rlprune.budgets import ResolvedBudget
 from rlprune.compaction import Workspace
 from rlprune.compensation import Context, methods
 from rlprune.errors import BudgetError, PlanError
-from rlprune.evaluator import describe, feasibility, projection
+from rlprune.evaluator import describe, feasibility
 from rlprune.evaluator.evaluation import Evaluation
 from rlprune.evaluator.quality import Quality, checked
 from rlprune.evaluator.store import Store
@@ -230,11 +230,6 @@ class Evaluator:
     def features(self) -> np.ndarray:
         """``[decisions, features]``: static description of the groups, about [-1, 1]."""
         return describe.features(self, self._scores)
-
-    @cached_property
-    def prior_ratios(self) -> np.ndarray:
-        """``[decisions]``: keep ratios of the global importance ranking that meets the budgets."""
-        return projection.ranked_ratios(self, [self._scores[g.name] for g in self.decisions])
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -7,13 +7,9 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from rlprune.errors import PlanError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rlprune.budgets import ResolvedBudget
     from rlprune.structure import Group
 
@@ -104,38 +100,6 @@ def project(problem: Problem, ratios: Sequence[float]) -> Widths:
     if filled != widths and _has_black_box(problem) and _excess(problem, filled) > 0:
         return widths
     return filled
-
-
-def ranked_ratios(problem: Problem, scores: Sequence[Tensor]) -> np.ndarray:
-    """Keep ratios of one global ranking of all units, cut where every budget is met.
-
-    Scores are divided by their group's mean, so that groups of different scale compare; then one
-    threshold decides about all units (global magnitude pruning, as in Fang et al., DepGraph, CVPR
-    2023). A cheap first guess at which groups can spare most.
-
-    Args:
-        problem: The evaluator.
-        scores: Importance of every decision's units, ``[width]`` each.
-
-    Returns:
-        ``[decisions]`` keep ratios; projected, they are a legal plan.
-    """
-    relative = [(s.double() / s.double().mean().clamp_min(1e-30)).numpy() for s in scores]
-    thresholds = np.unique(np.concatenate(relative))
-    low, high = 0, len(thresholds) - 1
-    widths = problem.decisions
-    kept = np.ones(len(widths))
-    for _ in range(_BLACK_BOX_CALLS):
-        middle = (low + high) // 2
-        kept = np.array([float((r >= thresholds[middle]).mean()) for r in relative])
-        wanted = [ratio * group.width for ratio, group in zip(kept, widths, strict=True)]
-        if _excess(problem, _scaled(problem, wanted, 1.0)) > 0:
-            low = middle + 1
-        else:
-            high = middle
-        if low >= high:
-            break
-    return kept
 
 
 def _scaled(problem: Problem, targets: Sequence[float], scale: float) -> Widths:

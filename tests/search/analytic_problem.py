@@ -107,7 +107,6 @@ class AnalyticProblem:
         self.budgets = tuple(budgets)
         self._cache: dict[tuple[int, ...], Evaluation] = {}
         self._costs: dict[tuple[int, ...], dict[str, float]] = {}
-        self.prior_ratios = np.linspace(0.4, 0.6, n)
         self.cost_shares = np.array([self._shares(i) for i in range(n)])
         self.features = np.array(
             [[math.log2(w) / 4 - 1, a] for w, a in zip(dense, self.areas, strict=True)]

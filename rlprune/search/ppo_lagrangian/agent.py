@@ -100,12 +100,11 @@ class PPOLagrangianAgent(Agent):
                 multiplier.restore(saved[name])
 
         screen = Screen(c, session)
-        setting = session.env.get_wrapper_attr("setting")
 
         def updated(violations: np.ndarray) -> None:
             if screen.stale:
                 model.policy.widen(_WIDEN)
-            limits = setting.limits
+            limits = session.env.get_wrapper_attr("setting").limits
             for k, name in enumerate(session.budgets):
                 session.log(f"constraint/{name}/value", float((1 + violations[k]) * limits[k]))
                 session.log(f"constraint/{name}/limit", float(limits[k]))
@@ -128,10 +127,6 @@ class PPOLagrangianAgent(Agent):
         )
         if self._weights is not None:
             self._warm_start(model)
-        elif c.prior and session.remaining > 1:
-            guess = setting.actions(setting.prior)
-            if screen.spend(guess)[0] > 0:
-                model.policy.start_at(guess)
         return model
 
     def _warm_start(self, model: PPOLagrangian) -> None:

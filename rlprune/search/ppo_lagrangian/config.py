@@ -14,7 +14,6 @@ class PPOLagrangianConfig(AgentConfig):
 
     Attributes:
         project: scale each proposal onto the budgets before it is evaluated.
-        prior: try the problem's first guess, and start from it if it beats the uniform plan.
         episodes: plans evaluated per policy update.
         proposals: episodes rolled out per policy update; the surrogate picks which to evaluate.
         unscreened: fraction of the evaluated plans that the surrogate has no say in.
@@ -36,7 +35,6 @@ class PPOLagrangianConfig(AgentConfig):
 
     name: ClassVar[str] = "ppo_lagrangian"
     project: bool = True
-    prior: bool = True
     episodes: int = 6
     proposals: int = 128
     unscreened: float = 0.15
@@ -47,7 +45,7 @@ class PPOLagrangianConfig(AgentConfig):
     epochs: int = 16
     clip_range: float = 0.6
     entropy: float = 0.0
-    initial_std: float = 0.3
+    initial_std: float = 0.5
     min_std: float = 0.03
     hidden: int = 32
     kp: float = 1.0

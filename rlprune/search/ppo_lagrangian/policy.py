@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
-
-
-_REACH = 0.9
 
 
 class PositionExtractor(nn.Module):
@@ -118,12 +114,6 @@ class MultiCriticPolicy(ActorCriticPolicy):
         low, high = (math.log(bound) for bound in self.std_range)
         with torch.no_grad():
             self.log_std.add_(math.log(factor)).clamp_(low, high)
-
-    def start_at(self, actions: np.ndarray) -> None:
-        """Moves the untrained policy's mean to ``[positions]`` actions."""
-        reachable = torch.as_tensor(actions, dtype=torch.float32).clamp(-_REACH, _REACH)
-        with torch.no_grad():
-            self.action_net.weight[0, -self._shape[0] :] = torch.atanh(reachable)
 
     def sample(
         self, obs: torch.Tensor, generator: torch.Generator

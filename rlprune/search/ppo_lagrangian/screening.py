@@ -61,22 +61,18 @@ class Screen:
         known = len(self._session.ledger)
         real: dict[int, float] = {}
         for index in chosen:
-            real[index], violations[index] = self.spend(sequences[index])
+            outcome = self._session.play(sequences[index])
+            real[index] = squash(outcome.reward)
+            violations[index] = outcome.violations
+            widths = outcome.evaluation.widths
+            if widths not in self._booked:
+                self._booked.add(widths)
+                self._surrogate.add(np.array(widths) / self._setting.dense, real[index])
         self.stale = bool(chosen) and len(self._session.ledger) == known
         rewards = self._forecast(ratios, refit=bool(chosen))
         for index, reward in real.items():
             rewards[index] = reward
         return rewards, violations
-
-    def spend(self, actions: np.ndarray) -> tuple[float, np.ndarray]:
-        """Evaluates one plan and tells the surrogate. Returns its reward and violations ``[m]``."""
-        outcome = self._session.play(actions)
-        reward = squash(outcome.reward)
-        widths = outcome.evaluation.widths
-        if widths not in self._booked:
-            self._booked.add(widths)
-            self._surrogate.add(np.array(widths) / self._setting.dense, reward)
-        return reward, outcome.violations
 
     def _forecast(self, ratios: np.ndarray, *, refit: bool) -> np.ndarray:
         with one_thread():
