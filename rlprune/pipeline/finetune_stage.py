@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from collections.abc import Sequence
@@ -41,7 +42,10 @@ def run_finetune(
     """
     network, result = compacted, {"best_epoch": 0, "history": []}
     if job.finetune is not None and job.finetune.epochs > 0:
-        network, result = _train(job, compacted)
+        trained, result = _train(job, compacted)
+        # Training may lay weights out differently; what is measured is what will be handed over.
+        network = copy.deepcopy(compacted)
+        network.load_state_dict(trained.state_dict())
     network = network.eval()
     costs = require_met(budgets, network, job.example_inputs, "the fine-tuned network")
     write_tensors(job.folder / "model.safetensors", network.state_dict())

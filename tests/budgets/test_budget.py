@@ -168,7 +168,7 @@ def test_a_target_that_cannot_be_imported_is_named(target: str, message: str) ->
 
 def test_every_shipped_configuration_resolves() -> None:
     folder = Path(__file__).parents[2] / "configs" / "budget"
-    files = sorted(folder.glob("*.yaml"))
+    files = sorted(file for file in folder.glob("*.yaml") if file.stem != "custom")
     assert files
     for file in files:
         budgets = from_config(yaml.safe_load(file.read_text()))

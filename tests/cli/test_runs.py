@@ -108,7 +108,7 @@ def test_a_mistake_is_told_in_one_message(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    quiet = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+    quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     line = ["rlprune", *TINY, f"pretrained_dir={trained}", *quiet, *arguments]
