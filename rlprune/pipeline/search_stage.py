@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 STORE = "evaluations.jsonl"
 OUTPUTS = ("plan.json", "masks.safetensors", "compacted.safetensors", "history.csv")
-_SHRINK = (0.97, 0.94, 0.9, 0.85, 0.8)
+_SHRINK = (0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6)
 
 
 def run_search(job: Job) -> dict[str, Any]:
