@@ -11,8 +11,8 @@ from torch import nn
 from rlprune.budgets import ResolvedBudget
 from rlprune.errors import BudgetError
 
-_ROUNDS, _REPEATS = 3, 5
-MARGIN = 0.02
+_ROUNDS, _REPEATS = 6, 5
+MARGIN = 0.03
 """How far below a measured limit a plan has to be when it is chosen, so that it still holds when
 the fine-tuned network is put on the clock."""
 

@@ -152,7 +152,7 @@ def test_a_measured_latency_budget_holds_on_the_result() -> None:
     x = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     result = rlprune.prune(
         nn.Sequential(*layers), x, score=lambda model: -count_params(model), agent="uniform",
-        budgets={"latency": rlprune.budgets.Latency(0.7, batch_size=16, repeats=5)},
+        budgets={"latency": rlprune.budgets.Latency(0.7, batch_size=16, repeats=11)},
         evaluations=2, latency={"repeats": 3}, progress=False,
     )  # fmt: skip
     budget = result.report["budgets"]["latency"]
