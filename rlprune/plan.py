@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,10 @@ FORMAT = 1
 class Plan:
     """Which units every prunable group keeps; independent of weights, hashable, JSON.
 
+    A group of a residual branch (`Group.droppable`) may keep nothing, if all groups of its branch
+    do: the branch then adds zero, and the compacted network does not run it. The masked network is
+    the dense one with the weights that decide about the branch's result set to zero.
+
     Attributes:
         keep: kept unit indices by group, sorted.
         dense: the groups' dense widths.
@@ -36,11 +40,9 @@ class Plan:
         if list(self.keep) != list(self.dense):
             raise PlanError("a plan needs the kept units and the dense width of the same groups")
         for name, units in self.keep.items():
-            if not units:
-                raise PlanError(f"group '{name}': no unit is kept; keep at least one")
             if list(units) != sorted(set(units)):
                 raise PlanError(f"group '{name}': kept units must be sorted and distinct")
-            if units[0] < 0 or units[-1] >= self.dense[name]:
+            if units and (units[0] < 0 or units[-1] >= self.dense[name]):
                 raise PlanError(
                     f"group '{name}': kept unit {units[-1] if units[0] >= 0 else units[0]} is "
                     f"outside 0..{self.dense[name] - 1}"
@@ -53,7 +55,7 @@ class Plan:
 
     @cached_property
     def ratios(self) -> dict[str, float]:
-        """Keep ratio by group, in (0, 1]."""
+        """Keep ratio by group, in [0, 1]."""
         return {n: len(u) / self.dense[n] for n, u in self.keep.items()}
 
     @cached_property
@@ -129,10 +131,12 @@ class Plan:
         Args:
             groups: from `rlprune.discover`.
             widths: kept units, in the order of ``groups.prunable`` or by name (others stay dense).
+                0 drops a residual branch, if it is given for all groups of the branch.
             importance: criterion (name or callable), or scores by group, [width] each.
 
         Raises:
-            PlanError: a width is outside 1..dense, a group is unknown or frozen, or a score is NaN.
+            PlanError: a width is outside 1..dense (0..dense where the group is droppable), a branch
+                is emptied in part, a group is unknown or frozen, or a score is NaN.
         """
         if isinstance(widths, Mapping):
             for name in widths:
@@ -148,8 +152,11 @@ class Plan:
         scores = _scores(groups, importance)
         keep = {}
         for group, size in zip(groups.prunable, sizes, strict=True):
-            if not 1 <= size <= group.width:
-                raise PlanError(f"group '{group.name}': width {size} is not in 1..{group.width}")
+            least = 0 if group.droppable else 1
+            if not least <= size <= group.width:
+                raise PlanError(
+                    f"group '{group.name}': width {size} is not in {least}..{group.width}"
+                )
             score = scores[group.name]
             if tuple(score.shape) != (group.width,):
                 raise PlanError(
@@ -160,7 +167,9 @@ class Plan:
                 raise PlanError(f"group '{group.name}': some scores are not numbers (NaN)")
             order = torch.argsort(score.float(), descending=True, stable=True)
             keep[group.name] = tuple(sorted(order[:size].tolist()))
-        return Plan(keep, {g.name: g.width for g in groups.prunable})
+        plan = Plan(keep, {g.name: g.width for g in groups.prunable})
+        groups.dropped(plan.widths)
+        return plan
 
     @staticmethod
     def dense_plan(groups: Groups) -> Plan:
@@ -168,11 +177,30 @@ class Plan:
         keep = {g.name: tuple(range(g.width)) for g in groups.prunable}
         return Plan(keep, {g.name: g.width for g in groups.prunable})
 
+    def drop(self, groups: Groups, branches: Iterable[str]) -> Plan:
+        """This plan with some residual branches dropped: their groups keep nothing.
+
+        Args:
+            groups: from `rlprune.discover`.
+            branches: names of branches, keys of ``groups.branches``.
+
+        Raises:
+            PlanError: the network has no such branch that could be dropped.
+        """
+        keep = dict(self.keep)
+        for name in [branches] if isinstance(branches, str) else branches:
+            if name not in groups.branches:
+                known = ", ".join(groups.branches) or "none"
+                raise PlanError(f"no branch '{name}' can be dropped; those that can: {known}")
+            keep.update({group: () for group in groups.branches[name].groups if group in keep})
+        return Plan(keep, self.dense)
+
     def check(self, groups: Groups) -> None:
         """Make sure the plan fits a network.
 
         Raises:
-            PlanError: names the group that is unknown, frozen or of another width.
+            PlanError: names the group that is unknown, frozen, of another width or empty though it
+                may not be.
         """
         for name, width in self.dense.items():
             group = groups[name]
@@ -182,6 +210,12 @@ class Plan:
                 )
             if not group.prunable and len(self.keep[name]) < width:
                 raise PlanError(f"group '{name}' is not prunable: {group.reason}")
+            if not self.keep[name] and not group.droppable:
+                raise PlanError(
+                    f"group '{name}': no unit is kept; keep at least one (the network needs it: it "
+                    "does not lie in a residual branch that could be dropped)"
+                )
+        groups.dropped(self.widths)
 
     def __repr__(self) -> str:
         kept, total = sum(self.widths.values()), sum(self.dense.values())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rlprune.compaction.adapters.attributes import attributes_of
 from rlprune.compaction.slicing import Slicer
 from rlprune.plan import Plan
+from rlprune.structure.branches import without
 from rlprune.structure.groups import Groups
 from rlprune.structure.twin import copied
 
@@ -30,7 +31,8 @@ def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module
 
     Returns:
         A module of the same class with sliced tensors; training mode, ``requires_grad`` flags,
-        dtype, hooks and state-dict names are those of the original. Its weights are copies.
+        dtype, hooks and state-dict names are those of the original. Its weights are copies. In
+        place of what a dropped branch runs stand modules without parameters.
 
     Raises:
         PlanError: the plan does not fit the network.
@@ -44,14 +46,19 @@ def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module
             memo[id(dense)] = nn.Parameter(small, requires_grad=dense.requires_grad)
         else:
             memo[id(dense)] = small
-    model = copied(groups.model, memo)
-    attributes_of(groups).apply(model, plan)
+    dropped = groups.dropped(plan.widths)
+    model = without(groups.model, dropped, memo)
+    attributes_of(groups).apply(model, plan, dropped)
     return model
 
 
 def mask_in_place(groups: Groups, model: nn.Module, plan: Plan) -> None:
-    """Zero every weight that reads a removed unit."""
+    """Zero every weight that reads a removed unit, and those that end a dropped branch."""
     with torch.no_grad():
+        for branch in groups.dropped(plan.widths):
+            for name in branch.silence:
+                module, attribute = owner(model, name)
+                getattr(module, attribute).zero_()
         for name, dim, positions in Slicer(groups).positions(plan, "in"):
             module, attribute = owner(model, name)
             tensor: Tensor = getattr(module, attribute)
@@ -62,7 +69,7 @@ class Workspace:
     """One reusable copy of a network, re-cut for each candidate in milliseconds.
 
     The module that `build` returns is in eval mode, shares nothing with the user's network, and is
-    valid until the next `build`.
+    valid until the next `build`. Plans that drop branches are built anew, which takes longer.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -83,6 +90,8 @@ class Workspace:
 
     def build(self, plan: Plan) -> nn.Module:
         """Cut the copy to a plan and return it."""
+        if self.groups.dropped(plan.widths):
+            return build(self.groups, plan, self._slicer).eval().requires_grad_(False)
         plan.check(self.groups)
         cut = self._slicer.cut(plan)
         for name, tensor in self._pristine.items():

@@ -79,10 +79,16 @@ class Slicer:
         return (blocks[:, None] * block + torch.arange(block)).reshape(-1)
 
     def cut(self, plan: Plan) -> dict[str, Tensor]:
-        """The smaller tensors, detached copies, for every tensor the plan shrinks."""
+        """The smaller tensors, detached copies, for every tensor the plan shrinks.
+
+        Tensors of dropped branches are not among them.
+        """
         kept = self.kept(plan)
+        gone = frozenset().union(*(b.tensors for b in self.groups.dropped(plan.widths)))
         out = {}
         for name, cuts in self._cuts.items():
+            if name in gone:
+                continue
             tensor = self.groups.tensors[name].detach()
             small = tensor
             for dim, axis in cuts:

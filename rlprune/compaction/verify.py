@@ -135,12 +135,17 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
     except StructureError as error:
         steps = error.steps
         failure = str(error)
-    for index, step, now in _aligned(groups.trace.steps, steps):
+    dropped = groups.dropped(plan.widths)
+    covered = frozenset().union(*(b.covered for b in dropped))
+    loose = frozenset().union(*(b.loose for b in dropped))
+    before_steps = [(i, s) for i, s in enumerate(groups.trace.steps) if i not in covered]
+    steps = [s for s in steps if not any(b.holds(s.module) for b in dropped)]
+    for index, step, now in _aligned(before_steps, steps):
         where = now.module or "the model's own forward"
         if step.op != now.op:
             before = f"op '{now.op}' runs in {where} where '{step.op}' ran before"
             break
-        for k, shape in enumerate(now.shapes):
+        for k, shape in enumerate(() if index in loose else now.shapes):
             want = expected(step, k) if k < len(step.shapes) else ()
             if shape != want:
                 return Departure(
@@ -150,7 +155,7 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
                 )
         before = f"after op '{now.op}' in {where}"
     if failure is not None:
-        step = groups.trace.steps[min(len(steps), len(groups.trace.steps) - 1)]
+        _, step = before_steps[min(len(steps), len(before_steps) - 1)]
         where = step.module or "the model's own forward"
         return Departure(
             len(steps),
@@ -160,16 +165,19 @@ def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure |
     return None
 
 
-def _aligned(dense: Sequence[Step], small: Sequence[Step]) -> Iterator[tuple[int, Step, Step]]:
+def _aligned(
+    dense: Sequence[tuple[int, Step]], small: Sequence[Step]
+) -> Iterator[tuple[int, Step, Step]]:
     """Steps of two traces side by side; copies that only one of them needs are passed over."""
     i = j = 0
     while i < len(dense) and j < len(small):
-        if dense[i].op != small[j].op:
+        index, step = dense[i]
+        if step.op != small[j].op:
             if small[j].op in COPIES:
                 j += 1
                 continue
-            if dense[i].op in COPIES:
+            if step.op in COPIES:
                 i += 1
                 continue
-        yield i, dense[i], small[j]
+        yield index, step, small[j]
         i, j = i + 1, j + 1

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rlprune.structure.groups import Group, Polynomial
-from rlprune.structure.records import Trace
+from rlprune.structure.records import Branch, Trace
 
 
 def cost_polynomials(
@@ -17,6 +17,7 @@ def cost_polynomials(
     prunable: Sequence[Group],
     members: Mapping[str, np.ndarray],
     batch: int,
+    branches: Sequence[Branch] = (),
 ) -> dict[str, Polynomial]:
     """Multiply-accumulates of one sample ("macs") and number of parameters ("params").
 
@@ -26,7 +27,13 @@ def cost_polynomials(
         prunable: groups whose widths are the variables, in order.
         members: root labels of every group's units.
         batch: samples in the traced inputs.
+        branches: that cost nothing when their groups keep nothing.
     """
+    first = {b.name: min(k for k, g in enumerate(prunable) if g.branch == b.name) for b in branches}
+
+    def branch_of(name: str) -> int:
+        return next((first[b.name] for b in branches if b.holds(name)), -1)
+
     roots = trace.labels.roots()
     column = np.full(len(trace.labels), -1, dtype=np.int64)
     for c, group in enumerate(prunable):
@@ -40,7 +47,7 @@ def cost_polynomials(
             for line in macs.distinct(f.lines):
                 rows.append(line)
                 scale /= f.size
-        macs.add(rows, scale)
+        macs.add(rows, scale, branch_of(contraction.module))
     params = _Terms(column, roots, widths)
     touched: dict[int, list[np.ndarray]] = {}
     for origin in trace.labels.origins:
@@ -50,7 +57,8 @@ def cost_polynomials(
     for i, (name, tensor) in enumerate(zip(trace.names, trace.tensors, strict=True)):
         if name in parameters:
             rows = touched.get(i, [])
-            params.add(rows, tensor.numel() / float(np.prod([len(r) for r in rows] or [1])))
+            scale = tensor.numel() / float(np.prod([len(r) for r in rows] or [1]))
+            params.add(rows, scale, branch_of(name))
     return {"macs": macs.polynomial(), "params": params.polynomial()}
 
 
@@ -64,9 +72,11 @@ class _Terms:
         self.offset: list[float] = [1.0]
         self.terms: list[list[int]] = []
         self.scale: list[float] = []
+        self.branch: list[int] = []
 
-    def add(self, rows: Sequence[np.ndarray], scale: float) -> None:
-        """Add ``scale * prod(length of each row of labels)``."""
+    def add(self, rows: Sequence[np.ndarray], scale: float, branch: int) -> None:
+        """Add ``scale * prod(length of each row of labels)``, unless the branch is dropped."""
+        self.branch.append(branch)
         self.terms.append([self._row(r) for r in rows])
         self.scale.append(scale)
 
@@ -97,4 +107,10 @@ class _Terms:
         terms = np.zeros((len(self.terms), max(deep, 1)), dtype=np.int64)
         for i, t in enumerate(self.terms):
             terms[i, : len(t)] = t
-        return Polynomial(np.stack(self.matrix), np.array(self.offset), terms, np.array(self.scale))
+        return Polynomial(
+            np.stack(self.matrix),
+            np.array(self.offset),
+            terms,
+            np.array(self.scale),
+            np.array(self.branch, dtype=np.int64),
+        )

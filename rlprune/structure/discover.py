@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlprune.structure.branches import find_branches
 from rlprune.structure.costs import cost_polynomials
 from rlprune.structure.groups import Group, Groups, Slice
 from rlprune.structure.limits import Bounds, Limits
-from rlprune.structure.records import Whole
+from rlprune.structure.records import Branch, Whole
 from rlprune.structure.run import Run, run_trace
 
 
@@ -75,8 +76,13 @@ class _Builder:
             final.append(limits.apply(group, names[group.name], per_unit))
         final = [self._with_modules(g, slices.get(g.name, ())) for g in final]
         kept = {g.name: slices[g.name] for g in final if g.prunable}
+        branches = self._branches(final, kept, members, names, limits)
+        inside = {name: branch.name for branch in branches for name in branch.groups}
+        final = [replace(g, branch=inside.get(g.name, "")) for g in final]
         prunable = [g for g in final if g.prunable]
-        costs = cost_polynomials(self.model, self.trace, prunable, members, self.run.batch)
+        costs = cost_polynomials(
+            self.model, self.trace, prunable, members, self.run.batch, branches
+        )
         aliases = {self.trace.names[i]: tuple(a) for i, a in self.run.aliases.items()}
         return Groups(
             self.model,
@@ -90,6 +96,29 @@ class _Builder:
             members,
             self.run.unused,
             time.perf_counter() - start,
+            branches,
+        )
+
+    def _branches(
+        self,
+        groups: Sequence[Group],
+        slices: dict[str, tuple[Slice, ...]],
+        members: dict[str, np.ndarray],
+        names: dict[str, list[str]],
+        limits: Limits,
+    ) -> tuple[Branch, ...]:
+        removable = np.zeros(len(self.labels), dtype=bool)
+        for name in slices:
+            removable[members[name]] = True
+        found = find_branches(self.model, self.inputs, self.run, slices, removable)
+        known = {g.name: g for g in groups}
+        subtrees = {
+            b.name: [n for n, _ in self.model.named_modules() if n and b.holds(n)] for b in found
+        }
+        return tuple(
+            b
+            for b in found
+            if all(limits.may_be_empty(known[g], names[g], subtrees[b.name]) for g in b.groups)
         )
 
     def _signatures(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rlprune.errors import PlanError
-from rlprune.structure.records import Trace
+from rlprune.structure.records import Branch, Trace
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Group:
         max_width: most units that may be kept.
         divisor: kept widths are multiples of it (the dense width is always legal).
         modules: modules whose parameters the units index, in execution order.
+        branch: the residual branch that the group lies wholly inside and that a plan may drop;
+            empty where there is none.
     """
 
     name: str
@@ -39,9 +41,23 @@ class Group:
     max_width: int = 0
     divisor: int = 1
     modules: tuple[str, ...] = ()
+    branch: str = ""
+
+    @property
+    def droppable(self) -> bool:
+        """Whether a plan may keep nothing of the group.
+
+        It lies wholly inside a residual branch, which ends in an addition to a tensor of the same
+        shape. All groups with the same `branch` are emptied together; the branch then adds zero
+        and is not run.
+        """
+        return bool(self.branch)
 
     def legal_widths(self) -> tuple[int, ...]:
-        """Widths a plan may choose, ascending; a frozen group has only its dense width."""
+        """Widths a search may choose, ascending; a frozen group has only its dense width.
+
+        Width 0, which drops a branch, is not among them: see `droppable`.
+        """
         if not self.prunable:
             return (self.width,)
         first = -(-self.min_width // self.divisor) * self.divisor
@@ -72,18 +88,23 @@ class Slice:
 class Polynomial:
     """A cost as a sum of products of affine functions of the widths.
 
-    ``value(k) = sum_t scale[t] * prod_f (matrix @ k + offset)[terms[t, f]]``.
+    ``value(k) = sum_t scale[t] * prod_f (matrix @ k + offset)[terms[t, f]]``, summed over the
+    terms whose branch is not dropped. ``branch[t]`` is the first group (column) of the branch that
+    the term belongs to, -1 where it belongs to none.
     """
 
     matrix: np.ndarray
     offset: np.ndarray
     terms: np.ndarray
     scale: np.ndarray
+    branch: np.ndarray
 
     def __call__(self, widths: Sequence[int]) -> float:
         """Cost at the given widths (prunable groups, execution order)."""
-        lengths = self.matrix @ np.asarray(widths, dtype=np.float64) + self.offset
-        return float((lengths[self.terms].prod(axis=1) * self.scale).sum())
+        sizes = np.asarray(widths, dtype=np.float64)
+        lengths = self.matrix @ sizes + self.offset
+        values = lengths[self.terms].prod(axis=1) * self.scale
+        return float((values * np.append(sizes != 0, True)[self.branch]).sum())
 
 
 class Groups(Sequence[Group]):
@@ -100,6 +121,7 @@ class Groups(Sequence[Group]):
         members: for every group the root labels of its units.
         unused: parameters that no forward pass touches; they keep their size.
         seconds: what the discovery took.
+        branches: residual branches that a plan may drop, by name, in execution order.
     """
 
     def __init__(
@@ -115,6 +137,7 @@ class Groups(Sequence[Group]):
         members: dict[str, np.ndarray],
         unused: tuple[str, ...] = (),
         seconds: float = 0.0,
+        branches: Sequence[Branch] = (),
     ) -> None:
         self.model = model
         self.example_inputs = example_inputs
@@ -124,6 +147,7 @@ class Groups(Sequence[Group]):
         self.members = members
         self.unused = unused
         self.seconds = seconds
+        self.branches = {b.name: b for b in branches}
         self._groups = tuple(groups)
         self._slices = slices
         self._costs = costs
@@ -156,12 +180,38 @@ class Groups(Sequence[Group]):
         """Every (tensor, dimension) the units of a prunable group index."""
         return self._slices[group if isinstance(group, str) else group.name]
 
+    def dropped(self, widths: Mapping[str, int]) -> tuple[Branch, ...]:
+        """The branches of which some widths (by group) keep nothing.
+
+        Raises:
+            PlanError: some groups of a branch are empty and others not; names both.
+        """
+        found = []
+        for branch in self.branches.values():
+            empty = [n for n in branch.groups if widths.get(n) == 0]
+            if not empty:
+                continue
+            rest = [n for n in branch.groups if n not in empty]
+            if rest:
+                raise PlanError(
+                    f"group '{empty[0]}' keeps nothing, but {', '.join(map(repr, rest))} of the "
+                    f"same branch '{branch.name}' does not: empty all of them, or none"
+                )
+            found.append(branch)
+        return tuple(found)
+
     def macs(self, widths: Sequence[int] | None = None) -> float:
-        """Multiply-accumulates of one sample at the given widths (dense when None)."""
+        """Multiply-accumulates of one sample at the given widths (dense when None).
+
+        A branch whose groups are all at width 0 costs nothing.
+        """
         return self._costs["macs"](self._widths(widths))
 
     def params(self, widths: Sequence[int] | None = None) -> float:
-        """Number of parameters at the given widths (dense when None)."""
+        """Number of parameters at the given widths (dense when None).
+
+        A branch whose groups are all at width 0 has none.
+        """
         return self._costs["params"](self._widths(widths))
 
     def _widths(self, widths: Sequence[int] | None) -> Sequence[int]:
@@ -169,6 +219,8 @@ class Groups(Sequence[Group]):
             return [g.width for g in self.prunable]
         if len(widths) != len(self.prunable):
             raise PlanError(f"{len(widths)} widths given for {len(self.prunable)} prunable groups")
+        if 0 in widths:
+            self.dropped(dict(zip((g.name for g in self.prunable), widths, strict=True)))
         return widths
 
     @cached_property

@@ -49,6 +49,18 @@ class Limits:
                     f"the glob '{glob}' matches no module; groups are {', '.join(names[:12])}, ..."
                 )
 
+    def may_be_empty(self, group: Group, names: Sequence[str], modules: Sequence[str]) -> bool:
+        """Whether the wishes allow a branch to be dropped with one of its groups.
+
+        Args:
+            group: inside the branch.
+            names: of the group and of the modules that hold its units.
+            modules: that would not run.
+        """
+        bounded = any(_match(names, glob) for glob in self.bounds)
+        excluded = any(_match(modules, glob) for glob in self.exclude)
+        return group.prunable and self.min_width == 1 and not bounded and not excluded
+
     def apply(self, group: Group, names: Sequence[str], per_unit: int) -> Group:
         """The group with its widths narrowed.
 

@@ -77,6 +77,62 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: its path.
+        start: number of its first step.
+        end: number of the step after its last.
+        input: its first tensor argument; None when it has none, or was given an object that it may
+            leave something in.
+        output: the tensor it returned; None when it returned something else.
+        nones: Nones that followed the tensor in a returned tuple; -1 when it was no tuple.
+    """
+
+    module: str
+    start: int
+    end: int
+    input: Source | None
+    output: Source | None
+    nones: int = -1
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A residual branch that a plan may drop: what it adds is then zero and it does not run.
+
+    Attributes:
+        name: path of the module that all of it lies in.
+        groups: the groups inside, which are emptied together.
+        zeros: modules that a network without the branch replaces by `Zeros`, with their ``nones``.
+        skips: modules after the zeros, replaced by `Skip`.
+        silence: parameters that, set to zero, make the branch's result exactly zero.
+        tensors: state-dict names of all tensors that go with the branch.
+        covered: numbers of the steps that are not run without the branch.
+        loose: numbers of the steps that then run on tensors of another size.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    zeros: Mapping[str, int]
+    skips: tuple[str, ...]
+    silence: tuple[str, ...]
+    tensors: frozenset[str]
+    covered: frozenset[int]
+    loose: frozenset[int]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of all modules that are replaced when the branch is dropped."""
+        return (*self.zeros, *self.skips)
+
+    def holds(self, path: str) -> bool:
+        """Whether a module path or state-dict name goes with the branch."""
+        return any(path == m or path.startswith(f"{m}.") for m in self.modules)
+
+
+@dataclass(frozen=True)
 class Whole:
     """A module left whole because its units cannot be told apart, and why."""
 
@@ -100,3 +156,5 @@ class Trace:
     meetings: list[Meeting] = field(default_factory=list)
     grouped: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    outputs: set[int] = field(default_factory=set)

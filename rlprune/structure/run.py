@@ -15,6 +15,7 @@ from rlprune.attention import adapted
 from rlprune.errors import RlpruneError, StructureError
 from rlprune.inputs import batch_of, batch_size, call
 from rlprune.modes import attention_spelled_out
+from rlprune.structure.calls import calls_noted
 from rlprune.structure.labels import Labels, compress, varying
 from rlprune.structure.records import Meeting, Trace
 from rlprune.structure.trace import Tracer, ValuesNeededError, module_path
@@ -78,7 +79,8 @@ def _traced(model: nn.Module, example_inputs: Any) -> tuple[Tracer, nn.Module]:
         with module_path(copied) as current:
             tracer = Tracer(copied, current, compute=compute)
             try:
-                _forward(tracer, copied, example_inputs)
+                with calls_noted(copied, tracer):
+                    _forward(tracer, copied, example_inputs)
                 return tracer, copied
             except Exception as error:
                 if compute or meta or not tracer.skipped:
@@ -99,6 +101,7 @@ def _forward(tracer: Tracer, copied: nn.Module, example_inputs: Any) -> None:
     for tensor in tensor_leaves(output):
         tracer.freeze(tracer.planes(tensor), "it is an output of the network")
         tracer.pending.use(tensor)
+        tracer.trace.outputs.add(tracer.source(tensor).step)
 
 
 def _failure(model: nn.Module, tracer: Tracer, error: Exception) -> Exception:

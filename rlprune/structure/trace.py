@@ -239,8 +239,10 @@ class Tracer(TorchDispatchMode):
 
     def _source(self, value: Any) -> Any:
         """What stands for an operand in a `Step`; anything but a tensor stands for itself."""
-        if not isinstance(value, Tensor):
-            return value
+        return self.source(value) if isinstance(value, Tensor) else value
+
+    def source(self, value: Tensor) -> Source:
+        """Where a tensor came from."""
         made = self._made.get(value)
         return Source(tensor=self._known.get(id(value), -1)) if made is None else made
 

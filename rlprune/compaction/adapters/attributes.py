@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -11,6 +11,7 @@ from rlprune.compaction.adapters._registry import follower_of
 from rlprune.compaction.adapters.repeats import Repeat, find_repeats
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
+from rlprune.structure.records import Branch
 
 
 class Attributes:
@@ -27,16 +28,23 @@ class Attributes:
         self.paths = paths_of(groups)
         self.repeats, self.unsure = find_repeats(groups, self.paths)
 
-    def apply(self, model: nn.Module, plan: Plan) -> None:
-        """Set the attributes of a cut copy of the network."""
+    def apply(self, model: nn.Module, plan: Plan, dropped: Sequence[Branch] = ()) -> None:
+        """Set the attributes of a cut copy of the network without some of its branches."""
         widths = plan.widths
+
+        def gone(path: str) -> bool:
+            return any(branch.holds(path) for branch in dropped)
+
         for path in self.paths:
+            if gone(path):
+                continue
             small = model.get_submodule(path)
             follower = follower_of(small)
             if follower is not None:
                 follower(self._dense.get_submodule(path), small, self._grouped.get(path))
         for repeat in self.repeats:
-            repeat.apply(model, widths)
+            if not gone(repeat.path):
+                repeat.apply(model, widths)
 
     def enable(self, chosen: Iterable[Repeat]) -> None:
         """Treat some unsure integers as repeated sizes from now on."""

@@ -88,8 +88,13 @@ class Repeat:
     element: int | None = None
 
     def apply(self, model: nn.Module, widths: Mapping[str, int]) -> None:
-        """Set the attribute of a cut copy; left alone where the result is not a whole number."""
+        """Set the attribute of a cut copy.
+
+        It is left alone where the result is not a whole number, or nothing is left to count.
+        """
         size = self.axis.size(widths, self.dense_widths)
+        if size == 0:
+            return
         new, rest = divmod(self.value * size, self.axis.dense)
         if rest:
             return
