@@ -65,12 +65,20 @@ class Slicer:
         return out
 
     def kept_by_tensor(self, plan: Plan) -> dict[str, dict[int, Tensor | None]]:
-        """Kept positions by tensor name and dimension; None where all are kept."""
+        """Kept positions by tensor name and dimension; None where all are kept.
+
+        Tensors of dropped branches are not among them.
+        """
         kept = self.kept(plan)
+        gone = self._gone(plan)
         return {
             name: {dim: self._positions(kept[axis], axis) for dim, axis in cuts}
             for name, cuts in self._cuts.items()
+            if name not in gone
         }
+
+    def _gone(self, plan: Plan) -> frozenset[str]:
+        return frozenset().union(*(b.tensors for b in self.groups.dropped(plan.widths)))
 
     def _positions(self, blocks: Tensor | None, axis: int) -> Tensor | None:
         block = self._axes[axis][1]
@@ -84,7 +92,7 @@ class Slicer:
         Tensors of dropped branches are not among them.
         """
         kept = self.kept(plan)
-        gone = frozenset().union(*(b.tensors for b in self.groups.dropped(plan.widths)))
+        gone = self._gone(plan)
         out = {}
         for name, cuts in self._cuts.items():
             if name in gone:

@@ -132,13 +132,13 @@ class Merge:
         kept = prepared.slicer.kept_by_tensor(context.plan)
         for name, units in context.plan.keep.items():
             width = context.plan.dense[name]
-            if len(units) == width or name not in prepared.likeness:
+            if not 0 < len(units) < width or name not in prepared.likeness:
                 continue
             alive = torch.zeros(width, dtype=torch.bool)
             alive[list(units)] = True
             stay, gone = alive.nonzero().reshape(-1), (~alive).nonzero().reshape(-1)
             mixing = self.mixing(context.groups, name, stay, gone)
-            consumers = prepared.paths[name].consumers
+            consumers = {n: c for n, c in prepared.paths[name].consumers.items() if n in kept}
             for part in context.groups.slices(name):
                 if part.role == "in" and part.tensor in consumers:
                     scales = torch.where(mixing > 0, mixing ** consumers[part.tensor], 0.0)
