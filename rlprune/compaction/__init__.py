@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 from rlprune.compaction.build import Workspace, build
-from rlprune.compaction.verify import masked_copy, verify
+from rlprune.compaction.verify import masked_copy, probe, verify
 from rlprune.plan import Plan
 from rlprune.structure import discover
 
-__all__ = ["Workspace", "build", "compact", "mask", "verify"]
+__all__ = ["Workspace", "build", "compact", "mask", "probe", "verify"]
 
 
 def mask(model: nn.Module, example_inputs: Any, plan: Plan) -> nn.Module:

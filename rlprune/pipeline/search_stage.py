@@ -42,13 +42,16 @@ def run_search(job: Job) -> dict[str, Any]:
 
     Raises:
         InfeasibleBudgetError: No plan can meet the budgets.
-        StructureError: Nothing can be pruned.
+        StructureError: Nothing can be pruned, or a smaller network would not compute what it must;
+            names the module and the op.
     """
+    from rlprune.compaction import probe
     from rlprune.evaluator import create
 
     if not job.groups.prunable:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in job.groups)
         raise StructureError(f"nothing of this network can be pruned. {reasons}")
+    probe(job.groups)
     evaluator = create(
         job.groups,
         job.budgets,

@@ -103,7 +103,7 @@ def test_random_droppings_hold_law_1_and_the_predicted_costs(name: str) -> None:
 def test_a_network_without_some_branches_is_an_ordinary_network(name: str) -> None:
     model, x = network(NETWORKS[name][0]), images(*IMAGE)
     groups = discover(model, x)
-    branch = groups.branches[list(groups.branches)[0]]
+    branch = next(iter(groups.branches.values()))
     plan = Plan.dense_plan(groups).drop(groups, [branch.name])
     small = build(groups, plan)
     assert count_macs(small, x) < count_macs(model, x)
@@ -254,5 +254,5 @@ def test_a_wrong_network_is_told_apart_from_one_without_branches() -> None:
     groups = discover(model, x)
     plan = Plan.dense_plan(groups).drop(groups, list(groups.branches)[:1])
     rlprune.compaction.verify(groups, build(groups, plan), plan)
-    with pytest.raises(StructureError, match="differ|does not"):
+    with pytest.raises(StructureError, match="the compacted network"):
         rlprune.compaction.verify(groups, build(groups, Plan.dense_plan(groups)), plan)
