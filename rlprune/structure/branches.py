@@ -155,15 +155,11 @@ class _Finder:
                     self.readers.setdefault(source.step, []).append(i)
                 elif source.tensor >= 0:
                     self.uses.setdefault(source.tensor, []).append(i)
-        self.idle = {
-            i
-            for i, step in enumerate(self.steps)
-            if i not in self.readers
-            and i not in run.trace.outputs
-            and step.shapes
-            and not step.op.endswith("_")
-            and all(s.step < 0 for s in sources(step))
-        }
+        self.dead: set[int] = set()
+        for i in range(len(self.steps) - 1, -1, -1):
+            seen = i in run.trace.outputs or not self.steps[i].shapes
+            if not seen and all(r in self.dead for r in self.readers.get(i, ())):
+                self.dead.add(i)
         self.calls: dict[str, list[Call]] = {}
         for call in run.trace.calls:
             if call.end > call.start and call.module:
@@ -188,7 +184,10 @@ class _Finder:
         return self.steps[source.step].shapes[source.result] if source.step >= 0 else ()
 
     def _region(self, addition: int, operand: int) -> set[int]:
-        """Steps that reach the operand of the addition and nothing else."""
+        """Steps that reach the operand of the addition and nothing else.
+
+        What is read by nobody, but for the memory it writes into, does not count.
+        """
         if self.readers.get(operand) != [addition] or operand in self.trace.outputs:
             return set()
         region, waiting = {operand}, {operand}
@@ -199,14 +198,14 @@ class _Finder:
                 s = source.step
                 if s < 0 or s in region or s in self.trace.outputs:
                     continue
-                if all(r in region for r in self.readers[s]):
+                if all(r in region or r in self.dead for r in self.readers[s]):
                     region.add(s)
                     waiting.add(s)
         return region
 
     def _branch(self, addition: int, operand: Source) -> Branch | None:
         region = self._region(addition, operand.step)
-        if not region or not self._writes_only_inside(region):
+        if not region:
             return None
         silent = silencing(self.steps, operand, lambda s: s.step in region)
         if silent is None:
@@ -218,6 +217,8 @@ class _Finder:
         modules = tuple(dict.fromkeys(c.module for c in calls))
         covered = frozenset(i for c in calls for i in range(c.start, c.end))
         if region - covered - path.loose - path.kept:
+            return None
+        if not self._writes_only_inside(self._with_unread(region | covered)):
             return None
         tensors = self._tensors(modules, covered)
         names = {self.trace.names[t] for t in silent[1]}
@@ -240,6 +241,15 @@ class _Finder:
             covered,
             path.loose,
         )
+
+    def _with_unread(self, steps: set[int]) -> set[int]:
+        """Some steps and all that read them to no end."""
+        found, waiting = set(steps), list(steps)
+        while waiting:
+            fresh = {r for r in self.readers.get(waiting.pop(), ()) if r in self.dead} - found
+            found |= fresh
+            waiting += fresh
+        return found
 
     def _writes_only_inside(self, region: set[int]) -> bool:
         """Whether no op of the region writes into memory made outside of it."""
@@ -303,7 +313,7 @@ class _Finder:
             if all(
                 c.input is not None
                 and c.output is not None
-                and all(i in region or i in self.idle for i in range(c.start, c.end))
+                and all(i in region or i in self.dead for i in range(c.start, c.end))
                 for c in calls
             )
             for call in calls

@@ -45,7 +45,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
         IMAGE,
         4,
     ),
-    "swin": (partial(SwinTransformer, [4, 4], 16, [2, 2], [2, 4], [4, 4]), IMAGE, 7),
+    "swin": (partial(SwinTransformer, [4, 4], 16, [2, 2], [2, 4], [4, 4]), IMAGE, 8),
     "vit": (partial(VisionTransformer, 32, 16, 2, 4, 16, 24), IMAGE, 4),
     "encoder": (encoder, (2, 5, 8), 3),
 }
@@ -136,9 +136,12 @@ def test_compensation_passes_over_dropped_branches(method: str | list[str]) -> N
 class Block(nn.Module):
     """A residual block between two layers; ``add`` says how the branch meets the stream."""
 
+    seen: Tensor
+
     def __init__(self, add: Callable[[Block, Tensor], Tensor]) -> None:
         super().__init__()
         self.stem, self.head, self.add = nn.Linear(4, 8), nn.Linear(8, 2), add
+        self.register_buffer("seen", torch.zeros(()))
         self.a, self.b, self.c = nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,6 +173,18 @@ def multiplied(m: Block, x: Tensor) -> Tensor:
     return x + m.b(m.a(x) @ torch.eye(6).double())
 
 
+def noted(m: Block, x: Tensor) -> Tensor:
+    y = F.relu(m.a(x))
+    m.seen.add_(y.mean())
+    return x + m.b(y)
+
+
+def written_beside(m: Block, x: Tensor) -> Tensor:
+    y = F.relu(m.a(x))
+    x[:, :1].add_(y.mean())
+    return x + m.b(y)
+
+
 def test_the_simplest_block_can_be_dropped() -> None:
     groups = discover(network(lambda: Block(lambda m, x: x + branch_of(m, x))), images(3, 4))
     assert {n: b.groups for n, b in groups.branches.items()} == {"b": ("a",)}
@@ -189,6 +204,8 @@ def test_the_simplest_block_can_be_dropped() -> None:
         written,
         other_stream,
         multiplied,
+        noted,
+        written_beside,
     ],
 )
 def test_what_would_not_be_zero_or_would_still_run_is_not_offered(
