@@ -137,7 +137,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def setting(composed: Composed) -> Setting:
-    return open_setting(composed("search"))
+    return open_setting(composed("search", "compensation=bn"))
 
 
 def test_widths_are_read_from_tensor_sizes(setting: Setting) -> None:
