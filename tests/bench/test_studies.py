@@ -60,9 +60,12 @@ def test_the_mask_is_renewed_for_every_plan(composed: Composed) -> None:
 def test_evaluation_times_the_same_score(composed: Composed) -> None:
     paths = evaluation.run(
         composed(
-            "evaluation", "bench.plans=2", "bench.evaluations=6", "bench.agent=cem",
+            "evaluation",
+            "bench.plans=2",
+            "bench.evaluations=6",
+            "bench.agent=cem",
             "compensation=bn",
-        )  # fmt: skip
+        )
     )
     found = json.loads(paths[1].read_text())
     assert found["difference"] < 0.05
