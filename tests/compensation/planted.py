@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+import rlprune
+from rlprune.plan import Plan
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -88,3 +91,17 @@ OTHERS = {
     "hardswish": nn.Hardswish,
     "prelu_per_unit": lambda: nn.PReLU(6),
 }
+
+
+def inputs(*shape: int) -> Tensor:
+    """Reproducible random inputs, float64."""
+    return torch.randn(*shape, generator=generator(7), dtype=torch.float64)
+
+
+def without(groups: rlprune.Groups, removed: dict[str, set[int]]) -> Plan:
+    """The plan that loses the given units of the given groups."""
+    keep = {
+        g.name: tuple(u for u in range(g.width) if u not in removed.get(g.name, ()))
+        for g in groups.prunable
+    }
+    return Plan(keep, {g.name: g.width for g in groups.prunable})

@@ -18,21 +18,9 @@ from rlprune.compensation.least_squares import GRID, solve
 from rlprune.compensation.moments import InputMoments, patch_corners, patches
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
-from tests.compensation.planted import generator, randomise
+from tests.compensation.planted import generator, inputs, randomise, without
 
 REMOVED = {1, 4}
-
-
-def inputs(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator(7), dtype=torch.float64)
-
-
-def without(groups: rlprune.Groups, removed: dict[str, set[int]]) -> Plan:
-    keep = {
-        g.name: tuple(u for u in range(g.width) if u not in removed.get(g.name, ()))
-        for g in groups.prunable
-    }
-    return Plan(keep, {g.name: g.width for g in groups.prunable})
 
 
 def combine(layer: nn.Module) -> None:

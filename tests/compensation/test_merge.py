@@ -12,23 +12,17 @@ import rlprune
 from rlprune.compaction import build
 from rlprune.compensation import Merge, compensate
 from rlprune.errors import ConfigError
-from rlprune.plan import Plan
-from tests.compensation.planted import HOMOGENEOUS, OTHERS, generator, plant, randomise
+from tests.compensation.planted import (
+    HOMOGENEOUS,
+    OTHERS,
+    inputs,
+    plant,
+    randomise,
+    without,
+)
 
 COPIES = ((1, 0, 0.5), (4, 3, 3.0))
 REMOVED = {1, 4}
-
-
-def inputs(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator(7), dtype=torch.float64)
-
-
-def without(groups: rlprune.Groups, removed: dict[str, set[int]]) -> Plan:
-    keep = {
-        g.name: tuple(u for u in range(g.width) if u not in removed.get(g.name, ()))
-        for g in groups.prunable
-    }
-    return Plan(keep, {g.name: g.width for g in groups.prunable})
 
 
 def check(
