@@ -11,9 +11,9 @@ from gymnasium.envs.registration import register, registry
 
 from rlprune_envs.handle import ProblemHandle
 from rlprune_envs.keep_ratio import KeepRatioEnv
-from rlprune_envs.preview import Preview
+from rlprune_envs.preview import Previews
 
-__all__ = ["KeepRatioEnv", "Preview", "ProblemHandle"]
+__all__ = ["KeepRatioEnv", "Previews", "ProblemHandle"]
 
 if "KeepRatio-v0" not in registry:
     register(id="KeepRatio-v0", entry_point="rlprune_envs.keep_ratio:KeepRatioEnv")

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from rlprune_envs.handle import ProblemHandle
 from rlprune_envs.observation import Drafts, Layout, Observer
-from rlprune_envs.preview import Preview, forecast, relative_costs
+from rlprune_envs.preview import Previews, forecast, relative_costs
 from rlprune_envs.setting import Setting
 from rlprune_envs.table import plan_table
 
@@ -104,8 +104,8 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         """The constants of the problem: action anchors, features, cheap cost model."""
         return self._setting
 
-    def preview(self, actions: np.ndarray) -> Preview:
-        """Forecasts what ``[n]`` actions would be evaluated as; free: nothing is measured."""
+    def previews(self, actions: np.ndarray) -> Previews:
+        """Forecasts what ``[P, n]`` actions would be evaluated as; free: nothing is measured."""
         ratios = self._setting.ratios(np.asarray(actions, dtype=np.float64))
         return forecast(self.problem, self._setting, ratios, project=self._project)
 
@@ -190,7 +190,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
 
         def fits(value: float) -> bool:
             ratios[decision] = value
-            return bool(relative_costs(self.problem, self._setting, ratios).max() <= 1.0)
+            return bool(relative_costs(self.problem, self._setting, ratios[None]).max() <= 1.0)
 
         if fits(ratio):
             return ratio

@@ -102,9 +102,13 @@ class Setting:
 
     def widths(self, ratios: np.ndarray) -> tuple[int, ...]:
         """Nearest legal widths to ``[n]`` keep ratios."""
+        return tuple(self.legal(ratios).tolist())
+
+    def legal(self, ratios: np.ndarray) -> np.ndarray:
+        """Nearest legal widths ``[..., n]`` to keep ratios ``[..., n]``."""
         wanted = np.rint(ratios * self.dense).astype(np.int64)
-        nearest = self.nearest[np.arange(len(wanted)), np.clip(wanted, 0, self.dense)]
-        return tuple(nearest.tolist())
+        clipped = np.minimum(np.maximum(wanted, 0), self.dense)
+        return np.asarray(self.nearest[np.arange(len(self.dense)), clipped])
 
     def ratio(self, decision: int, action: float) -> float:
         """Keep ratio that an action in [-1, 1] stands for.

@@ -7,7 +7,7 @@ MACs, parameters, bytes, peak activation memory and measured latency; any functi
 
 from __future__ import annotations
 
-from rlprune.budgets.base import Budget, ResolvedBudget
+from rlprune.budgets.base import Budget, Estimate, ResolvedBudget
 from rlprune.budgets.config import METRICS, from_config, parse, resolve
 from rlprune.budgets.latency import Latency
 from rlprune.budgets.limits import Limit
@@ -26,6 +26,7 @@ __all__ = [
     "METRICS",
     "Budget",
     "Bytes",
+    "Estimate",
     "Latency",
     "Limit",
     "Macs",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,8 +27,22 @@ logger = logging.getLogger(__name__)
 CostFunction = Callable[[nn.Module, ExampleInputs], Any]
 """``fn(model, example_inputs) -> number``: what a user writes."""
 
-Estimate = Callable[[Sequence[int]], float]
-"""Widths of the prunable groups, in order -> the exact cost of that plan."""
+
+@dataclass(frozen=True)
+class Estimate:
+    """The exact cost of a plan as a formula in the widths of the prunable groups.
+
+    Attributes:
+        one: widths of one plan, in order -> its cost.
+        many: widths ``[P, n]`` of many plans -> their costs ``[P]``.
+    """
+
+    one: Callable[[Sequence[int]], float]
+    many: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, widths: Sequence[int]) -> float:
+        """Cost of one plan."""
+        return self.one(widths)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -95,15 +96,20 @@ def byte_estimate(groups: Groups) -> Estimate:
         else:
             constant += tensor.numel() * tensor.element_size()
 
-    def estimate(widths: Sequence[int]) -> float:
-        total = constant
+    def total(columns: Sequence[Any]) -> Any:
+        out: Any = constant
         for size, dims in varying:
+            product: Any = size
             for length, steps in dims:
-                size *= length - sum((dense - widths[at]) * unit for at, dense, unit in steps)
-            total += size
-        return float(total)
+                gone = sum((dense - columns[at]) * unit for at, dense, unit in steps)
+                product = product * (length - gone)
+            out = out + product
+        return out
 
-    return estimate
+    return Estimate(
+        one=lambda widths: float(total(widths)),
+        many=lambda widths: np.broadcast_to(total(widths.T.astype(np.float64)), len(widths)),
+    )
 
 
 class Metric(Budget):
@@ -132,7 +138,7 @@ class Macs(Metric):
     function = staticmethod(count_macs)
 
     def _estimate(self, groups: Groups) -> Estimate | None:
-        return groups.macs
+        return Estimate(groups.macs, groups.formulas["macs"].many)
 
 
 class Params(Metric):
@@ -149,7 +155,7 @@ class Params(Metric):
     function = staticmethod(count_params)
 
     def _estimate(self, groups: Groups) -> Estimate | None:
-        return groups.params
+        return Estimate(groups.params, groups.formulas["params"].many)
 
 
 class Bytes(Metric):

@@ -106,6 +106,16 @@ class Polynomial:
         values = lengths[self.terms].prod(axis=1) * self.scale
         return float((values * np.append(sizes != 0, True)[self.branch]).sum())
 
+    def many(self, widths: np.ndarray) -> np.ndarray:
+        """Costs ``[P]`` at ``[P, n]`` widths."""
+        sizes = np.asarray(widths, dtype=np.float64).T
+        lengths = self.matrix @ sizes + self.offset[:, None]
+        values = lengths[self.terms[:, 0]]
+        for factor in self.terms.T[1:]:
+            values *= lengths[factor]
+        present = np.vstack([sizes != 0, np.ones_like(sizes[:1], dtype=bool)])
+        return np.asarray(self.scale @ (values * present[self.branch]))
+
 
 class Groups(Sequence[Group]):
     """All groups of a network in execution order, with the slices of every tensor they index.
@@ -151,6 +161,11 @@ class Groups(Sequence[Group]):
         self._groups = tuple(groups)
         self._slices = slices
         self._costs = costs
+
+    @property
+    def formulas(self) -> Mapping[str, Polynomial]:
+        """What `macs` and `params` evaluate, by these names."""
+        return self._costs
 
     @cached_property
     def prunable(self) -> tuple[Group, ...]:

@@ -162,15 +162,26 @@ def test_previews_forecast_the_projected_plan_for_free() -> None:
     problem = AnalyticProblem()
     env = gym.make(ENV_ID, problem=problem)
     dense = np.array([g.width for g in problem.decisions])
-    rng = np.random.default_rng(2)
-    for _ in range(10):
-        actions = rng.uniform(-1, 1, 9)
-        spent = len(problem.ledger)
-        preview = env.get_wrapper_attr("preview")(actions)
-        assert len(problem.ledger) == spent
-        info = play(env, actions)[2]
-        np.testing.assert_allclose(preview.ratios, np.array(info["widths"]) / dense, atol=0.08)
-        assert preview.violations[0] == pytest.approx(info["violations"]["chain"], abs=1e-9)
+    actions = np.random.default_rng(2).uniform(-1, 1, (10, 9))
+    spent = len(problem.ledger)
+    previews = env.get_wrapper_attr("previews")(actions)
+    assert len(problem.ledger) == spent
+    for row, ratios, violations in zip(actions, previews.ratios, previews.violations, strict=True):
+        info = play(env, row)[2]
+        np.testing.assert_allclose(ratios, np.array(info["widths"]) / dense, atol=0.08)
+        assert violations[0] == pytest.approx(info["violations"]["chain"], abs=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"tiles": 0.6}, {"limit": 0.999}, {"limit": 0.01}])
+@pytest.mark.parametrize("project", [True, False])
+def test_a_forecast_does_not_depend_on_the_others_beside_it(options: dict, project: bool) -> None:
+    env = gym.make(ENV_ID, problem=AnalyticProblem(**options), project=project)
+    previews = env.get_wrapper_attr("previews")
+    actions = np.random.default_rng(3).uniform(-1, 1, (40, 9)) * np.linspace(0, 1, 40)[:, None]
+    together = previews(actions)
+    alone = [previews(row[None]) for row in actions]
+    np.testing.assert_array_equal(together.ratios, [p.ratios[0] for p in alone])
+    np.testing.assert_array_equal(together.violations, [p.violations[0] for p in alone])
 
 
 def test_rendering_draws_the_plan_so_far_and_the_verdict_at_the_end() -> None:

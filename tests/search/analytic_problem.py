@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlprune.budgets import Estimate
 from rlprune.evaluator import Evaluation
 
 
@@ -43,7 +44,7 @@ class AnalyticBudget:
     dense: float
     unit: str
     cost: Callable[[Sequence[int]], float]
-    estimate: Callable[[Sequence[int]], float] | None = None
+    estimate: Estimate | None = None
 
     def violation(self, value: float) -> float:
         return value / self.limit - 1.0
@@ -100,7 +101,8 @@ class AnalyticProblem:
         self.power = rng.uniform(0.6, 1.6, n)
         self._phase = rng.normal(0.0, 1.0, n)
         full = chain_cost(dense, self.areas)
-        budgets = [AnalyticBudget("chain", self.limit * full, full, "", self._chain, self._chain)]
+        formula = Estimate(self._chain, lambda rows: np.array([self._chain(row) for row in rows]))
+        budgets = [AnalyticBudget("chain", self.limit * full, full, "", self._chain, formula)]
         if self.tiles is not None:
             most = tile_cost(dense)
             budgets.append(AnalyticBudget("tiles", self.tiles * most, most, "", tile_cost))

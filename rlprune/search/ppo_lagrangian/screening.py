@@ -40,7 +40,7 @@ class Screen:
         self._session = session
         self._surrogate = Surrogate(session.decisions)
         self._generator = torch.Generator().manual_seed(session.seed + 1)
-        self._preview = session.env.get_wrapper_attr("preview")
+        self._previews = session.env.get_wrapper_attr("previews")
         self._setting = session.env.get_wrapper_attr("setting")
         self._round = 0
         self.stale = False
@@ -51,9 +51,8 @@ class Screen:
         if self._session.done:
             return None
         c = self._config
-        previews = [self._preview(actions) for actions in sequences]
-        ratios = np.array([p.ratios for p in previews])
-        violations = np.array([p.violations for p in previews])
+        previews = self._previews(sequences)
+        ratios, violations = previews.ratios, previews.violations
         trusted = len(self._surrogate) >= c.warmup
         spend = (self._round % c.updates == 0) or not trusted
         self._round += 1
