@@ -10,7 +10,12 @@ import torch
 from gymnasium import spaces
 
 from rlprune.errors import ConfigError
-from rlprune.search.ppo_lagrangian import LagrangianRolloutBuffer, PIDMultiplier, Surrogate
+from rlprune.search.ppo_lagrangian import (
+    LagrangianRolloutBuffer,
+    MultiCriticPolicy,
+    PIDMultiplier,
+    Surrogate,
+)
 from rlprune.search.ppo_lagrangian.buffer import generalized_advantages, mixed_advantage
 from rlprune.search.ppo_lagrangian.screening import squash
 
@@ -57,6 +62,42 @@ def test_without_multipliers_the_mixture_is_the_standardised_reward_advantage() 
         (reward - reward.mean()) / reward.std(),
         rtol=1e-5,
     )
+
+
+def test_the_fused_heads_answer_as_the_policy_s_own_forward_does() -> None:
+    n, features, costs = 5, 4, 2
+    policy = MultiCriticPolicy(
+        spaces.Box(-1, 1, (n + features,)), spaces.Box(-1, 1, (1,)), lambda _: 0.01,
+        positions=n, n_costs=costs, hidden=8,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        obs = torch.rand(7, n + features, generator=generator)
+        obs[:, :n] = torch.eye(n)[torch.arange(7) % n]
+        actions, values, log_prob = policy.sample(obs, generator)
+        distribution = policy.get_distribution(obs)
+        torch.testing.assert_close(values, policy.predict_values(obs))
+        torch.testing.assert_close(log_prob, distribution.log_prob(actions))
+        again, logs, entropy = policy.evaluate_actions(obs, actions)
+        torch.testing.assert_close(again, values)
+        torch.testing.assert_close(logs, log_prob)
+        torch.testing.assert_close(entropy, distribution.entropy())
+
+
+def test_a_minibatch_of_everything_shares_the_rollout_s_memory_and_order() -> None:
+    buffer = LagrangianRolloutBuffer(3, spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,)), n_envs=2)
+    for step in range(3):
+        buffer.add(
+            np.full((2, 2), float(step)), np.zeros((2, 1)), np.zeros(2), np.zeros(2),
+            torch.zeros(2, 2), torch.zeros(2),
+        )  # fmt: skip
+    buffer.compute_returns_and_advantage(torch.zeros(2, 2), np.ones(2))
+    (whole,) = buffer.get(6)
+    assert whole.observations.data_ptr() == torch.as_tensor(buffer.observations).data_ptr()
+    parts = torch.cat([part.observations for part in buffer.get(4)])
+    assert sorted(parts[:, 0].tolist()) == sorted(whole.observations[:, 0].tolist())
 
 
 def test_the_buffer_keeps_every_critic_apart() -> None:

@@ -77,6 +77,7 @@ class PPOLagrangian(PPO):
                 "hidden": hidden,
                 "log_std_init": float(np.log(std[0])),
                 "std_range": (std[1], 1.0),
+                "optimizer_kwargs": {"eps": 1e-5, "fused": True},
             },
             device="cpu",
             seed=seed,

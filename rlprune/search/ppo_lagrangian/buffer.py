@@ -144,7 +144,10 @@ class LagrangianRolloutBuffer(RolloutBuffer):
         self.advantages = mixed_advantage(self.all_advantages, multipliers).astype(np.float32)
 
     def get(self, batch_size: int | None = None) -> Any:
-        """Yields minibatches in an order drawn from the buffer's own generator."""
+        """Yields minibatches in an order drawn from the buffer's own generator.
+
+        One that holds everything keeps the order of the rollout and shares its memory.
+        """
         total = self.buffer_size * self.n_envs
         if not self.generator_ready:
             for name in (
@@ -152,20 +155,23 @@ class LagrangianRolloutBuffer(RolloutBuffer):
             ):  # fmt: skip
                 setattr(self, name, self.swap_and_flatten(getattr(self, name)))
             self.generator_ready = True
-        order = self._order.permutation(total)
         size = total if batch_size is None else batch_size
+        if size >= total:
+            yield self._get_samples(slice(None))
+            return
+        order = self._order.permutation(total)
         for start in range(0, total, size):
             yield self._get_samples(order[start : start + size])
 
     def _get_samples(
-        self, batch_inds: np.ndarray, env: VecNormalize | None = None
+        self, batch_inds: Any, env: VecNormalize | None = None
     ) -> RolloutBufferSamples:
         data = (
             self.observations[batch_inds],
             self.actions[batch_inds].astype(np.float32, copy=False),
-            self.values[batch_inds].flatten(),
-            self.log_probs[batch_inds].flatten(),
-            self.advantages[batch_inds].flatten(),
-            self.returns[batch_inds].flatten(),
+            self.values[batch_inds].reshape(-1),
+            self.log_probs[batch_inds].reshape(-1),
+            self.advantages[batch_inds].reshape(-1),
+            self.returns[batch_inds].reshape(-1),
         )
-        return RolloutBufferSamples(*map(self.to_torch, data))
+        return RolloutBufferSamples(*map(torch.as_tensor, data))
