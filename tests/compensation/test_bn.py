@@ -95,3 +95,39 @@ def test_data_that_cannot_serve_is_refused() -> None:
         recalibrate(network(), None)
     with pytest.raises(DataError, match="more than one value per channel"):
         recalibrate(nn.Sequential(nn.BatchNorm1d(3)), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(6, 5, 7, 9), (4, 1, 6, 6), (1, 3, 8, 1), (2, 64, 4, 4)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_few_channels_are_normalised_as_pytorch_does(
+    shape: tuple[int, ...], dtype: torch.dtype, affine: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.BatchNorm2d(shape[1], affine=affine)
+    images = (5 + 3 * torch.randn(shape, generator=generator)).to(dtype)
+    images = images.contiguous(memory_format=torch.channels_last)
+    wide = images.double()
+    expected = (wide - wide.mean((0, 2, 3), keepdim=True)) / (
+        wide.var((0, 2, 3), unbiased=False, keepdim=True) + layer.eps
+    ).sqrt()
+    if affine:
+        with torch.no_grad():
+            for parameter in (layer.weight, layer.bias):
+                parameter.copy_(torch.rand(shape[1], generator=generator))
+        expected = expected * layer.weight[:, None, None] + layer.bias[:, None, None]
+    with batch_statistics(layer), torch.no_grad():
+        found = layer(images)
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double(), expected.detach(), rtol=tolerance, atol=tolerance)
+
+
+def test_batch_statistics_can_be_differentiated() -> None:
+    layer = nn.BatchNorm2d(3)
+    images = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+    with batch_statistics(layer):
+        layer(images).square().sum().backward()
+    assert layer.weight.grad is not None
+    assert "forward" not in layer.__dict__
