@@ -142,7 +142,8 @@ class MultiCriticPolicy(ActorCriticPolicy):
         """Means ``[B]``, log standard deviations ``[B]`` and values ``[B, 1 + m]``.
 
         What ``forward`` computes in a dozen small operators, in four: both hidden layers are one
-        product, and all that depends on the position alone is another.
+        product, all that depends on the position alone is another, and tanh is taken from the
+        sigmoid, ``tanh(x) = 2 sigmoid(2 x) - 1``, which PyTorch computes several times faster.
         """
         n, _, hidden = self._shape
         low, high = (math.log(bound) for bound in self.std_range)
@@ -151,13 +152,13 @@ class MultiCriticPolicy(ActorCriticPolicy):
         actor, critic = extractor.actor[0], extractor.critic[0]
         weight = torch.cat([actor.weight, critic.weight])
         bias = torch.cat([actor.bias, critic.bias])
-        latent = torch.tanh(functional.linear(obs[:, n:], weight, bias))
+        latent = torch.sigmoid(functional.linear(obs[:, n:], 2 * weight, 2 * bias))
         spread = self.log_std.clamp(low, high)[None]
         table = torch.cat([spread, *(head.weight[:, hidden:] for head in heads)])
         blocks = torch.block_diag(*(head.weight[:, :hidden] for head in heads))
-        offset = torch.cat([head.bias for head in heads])
+        offset = torch.cat([head.bias for head in heads]) - blocks.sum(1)
         by_position = functional.linear(obs[:, :n], table)
-        outputs = torch.addmm(offset, latent, blocks.T) + by_position[:, 1:]
+        outputs = torch.addmm(offset, latent, 2 * blocks.T) + by_position[:, 1:]
         return torch.tanh(outputs[:, 0]), by_position[:, 0], outputs[:, 1:]
 
 
