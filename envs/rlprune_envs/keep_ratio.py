@@ -109,6 +109,27 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         ratios = self._setting.ratios(np.asarray(actions, dtype=np.float64))
         return forecast(self.problem, self._setting, ratios, project=self._project)
 
+    def reward(self, quality: float) -> float:
+        """The last reward of an episode whose plan has this quality.
+
+        Raises:
+            RuntimeError: before the first reset, which evaluates the plan of reward 0.
+        """
+        if self._reference is None:
+            raise RuntimeError("rewards are relative to the reference plan: call reset() first")
+        origin = self._reference.quality
+        return float((quality - origin) / max(abs(origin), 1e-6))
+
+    def destination(self, actions: np.ndarray) -> tuple[int, ...]:
+        """Widths that ``[n]`` actions are evaluated at; free: nothing is measured.
+
+        With ``project``, and a budget without a formula, they are a forecast.
+        """
+        if self._project and any(budget.estimate is None for budget in self.problem.budgets):
+            return self._setting.widths(self.previews(actions[None]).ratios[0])
+        ratios = self._setting.ratios(np.asarray(actions, dtype=np.float64))
+        return self._handle.final_widths(ratios, project=self._project)
+
     def drafts(self, count: int) -> Drafts:
         """``count`` episodes to think through without ever evaluating one."""
         return Drafts(self._setting, count)
@@ -166,9 +187,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         costs = self.problem.costs(asked)
         evaluation = self.problem.evaluate(self._handle.final_widths(ratios, project=self._project))
         self._evaluation = evaluation
-        assert self._reference is not None
-        origin = self._reference.quality
-        reward = (evaluation.quality - origin) / max(abs(origin), 1e-6)
+        reward = self.reward(evaluation.quality)
         info = {
             "evaluation": evaluation,
             "widths": evaluation.widths,
@@ -176,7 +195,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
             "costs": dict(costs),
             "violations": {b.name: costs[b.name] / b.limit - 1.0 for b in self.problem.budgets},
         }
-        return float(reward), info
+        return reward, info
 
     def _action_of(self, decision: int, ratio: float) -> float:
         ratios = self._setting.uniform.copy()

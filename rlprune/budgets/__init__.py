@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rlprune.budgets.base import Budget, Estimate, ResolvedBudget
 from rlprune.budgets.config import METRICS, from_config, parse, resolve
+from rlprune.budgets.front import BudgetSets, sets
 from rlprune.budgets.latency import Latency
 from rlprune.budgets.limits import Limit
 from rlprune.budgets.metrics import (
@@ -25,6 +26,7 @@ from rlprune.budgets.metrics import (
 __all__ = [
     "METRICS",
     "Budget",
+    "BudgetSets",
     "Bytes",
     "Estimate",
     "Latency",
@@ -40,4 +42,5 @@ __all__ = [
     "parse",
     "peak_memory",
     "resolve",
+    "sets",
 ]

@@ -60,6 +60,7 @@ class ResolvedBudget:
         measured: Whether values come from a clock, and so differ from run to run.
         guarded: Whether ``fn`` works on its own copy of the candidate, so that a function that
             converts, exports or quantises its argument in place cannot spoil what is scored.
+        fractions: Whether a plain number in (0, 1] is a share of the dense value.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ResolvedBudget:
     estimate: Estimate | None = None
     measured: bool = False
     guarded: bool = True
+    fractions: bool = False
 
     def value(
         self,
@@ -96,6 +98,19 @@ class ResolvedBudget:
     def violation(self, value: float) -> float:
         """Relative excess ``value / limit - 1``: positive when the budget is broken."""
         return value / self.limit - 1.0
+
+    def at(self, limit: float | str | Limit) -> ResolvedBudget:
+        """The same budget with another limit, written as in :class:`Budget`.
+
+        Raises:
+            BudgetError: The limit is unusable.
+        """
+        parsed = (
+            limit
+            if isinstance(limit, Limit)
+            else parse_limit(limit, budget=self.name, unit=self.unit, fractions=self.fractions)
+        )
+        return replace(self, limit=parsed.absolute(self.dense), spec=str(parsed))
 
     def restored(self, limit: float, dense: float) -> ResolvedBudget:
         """The same budget with the reference values an earlier, interrupted run worked with."""
@@ -183,6 +198,7 @@ class Budget:
             estimate=estimate,
             measured=self.measured,
             guarded=self.guarded,
+            fractions=self.fractions,
         )
 
     def _bind(self, model: nn.Module, example_inputs: ExampleInputs) -> CostFunction:

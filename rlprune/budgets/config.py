@@ -93,6 +93,11 @@ def _parse_one(name: str, value: Any) -> Budget:
         return value.named(name) if name else value
     if isinstance(value, Mapping):
         return _from_node(name, value)
+    if isinstance(value, (list, tuple)):
+        raise BudgetError(
+            f"budget {name!r}: one limit is expected here, got {list(value)}; several limits make "
+            "a front, for which see rlprune.prune"
+        )
     if not name:
         raise BudgetError(f"expected a Budget, got {value!r}; or give a mapping of name to limit")
     if callable(value):

@@ -31,9 +31,9 @@ def main() -> None:
             sys.stdout.write(f"rlprune {rlprune.__version__}\n")
         else:
             from rlprune.cli.app import launch
-            from rlprune.cli.arguments import continued
+            from rlprune.cli.arguments import continued, listed
 
-            launch(continued(arguments))
+            launch(listed(continued(arguments)))
     except RlpruneError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError
+
+_LIST = re.compile(r"^(budget\.(\w+))=(\[.*\])$")
 
 
 def continued(arguments: Sequence[str]) -> list[str]:
@@ -42,10 +46,44 @@ def continued(arguments: Sequence[str]) -> list[str]:
         if source["provider"] == "command-line":
             before += ["--config-dir", str(source["path"])]
     target = _quoted(folder.resolve())
-    return [*before, *_merged(task, given), f"run={target}", f"hydra.run.dir={target}"]
+    return [*before, *merged(task, given), f"run={target}", f"hydra.run.dir={target}"]
 
 
-def _merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+def listed(arguments: Sequence[str]) -> list[str]:
+    """Write ``budget.NAME=[...]`` as ``budget.NAME.limit=[...]`` where that budget has options.
+
+    Hydra cannot put a list in the place of a node, and the other options of the node shall stay.
+
+    Args:
+        arguments: The command line without the program's name.
+    """
+    if not any(_LIST.match(item) for item in arguments):
+        return list(arguments)
+    return [
+        f"{found[1]}.limit={found[3]}"
+        if (found := _LIST.match(item)) and _is_node(found[2], arguments)
+        else item
+        for item in arguments
+    ]
+
+
+def _is_node(name: str, arguments: Sequence[str]) -> bool:
+    """Whether the configuration's budget of this name is a node and not a bare limit."""
+    from rlprune.cli.commands import compose
+
+    others = [a for a in arguments if "=" in a and not a.startswith("-") and not _LIST.match(a)]
+    pairs = itertools.pairwise(arguments)
+    folders = [Path(after) for flag, after in pairs if flag in ("--config-dir", "-cd")]
+    folders += [Path(a.partition("=")[2]) for a in arguments if a.startswith("--config-dir=")]
+    choices = [a for a in others if _key(a).partition(".")[0] in ("budget", "experiment")]
+    try:
+        budgets = compose(choices, folders[0] if folders else None)["budget"]
+    except ConfigError:  # a sweep over budgets, or a mistake that Hydra will name
+        return True
+    return isinstance(budgets.get(name, {}), dict)
+
+
+def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     """Recorded overrides with those given in their place; Hydra takes each key once.
 
     A key that the run had added with ``+`` may be given without it.

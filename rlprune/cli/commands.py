@@ -17,21 +17,27 @@ def report(arguments: Sequence[str]) -> None:
     """
     from rich.console import Console
 
-    from rlprune.report import sweep
+    from rlprune.report import front, sweep
     from rlprune.report.console import show_runs
 
     parser = argparse.ArgumentParser(
         prog="rlprune report",
-        description="Gather the runs below a folder into sweep.csv, sweep.png and sweep.html.",
+        description="Gather the runs below a folder into sweep.csv, sweep.png and sweep.html; "
+        "write the tables of fronts below it anew.",
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs"))
     folder = parser.parse_args(arguments).folder
+    fronts = sorted(path.parent for path in folder.rglob(front.FILE))
+    for path in fronts:
+        front.refresh(path)
     rows, unfinished = sweep.collect(folder)
     console = Console()
     if rows:
         show_runs(console, sweep.TERMINAL, sweep.cells(rows, sweep.TERMINAL))
         for path in sweep.write(folder, rows):
             console.print(f"{path}", soft_wrap=True)
+    for path in fronts:
+        console.print(f"{path / 'front.html'}", soft_wrap=True)
     for path in unfinished:
         console.print(f"unfinished: {path}  (rlprune run={path})", soft_wrap=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlprune.cli.parts import record_parts
 from rlprune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
         raise ConfigError(f"stage={stage}: choose all, or one of {', '.join(STAGES)}")
     if config["threads"] is not None:
         torch.set_num_threads(int(config["threads"]))
-    parsed = budgets.from_config(config["budget"])
+    asked = {name: value for name, value in config["budget"].items() if value is not None}
+    parts = budgets.sets(asked)
     recipe, tuning = Pretrain.from_dict(config["pretrain"]), FineTune.from_dict(config["finetune"])
     opened = data.load(**config["data"])
     log.info("%r", opened)
@@ -59,13 +61,15 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
     )
     if stage == "pretrain":
         return None
+    record_parts(folder, config, parts)
     return rlprune.prune(
         dense,
         opened.example_inputs,
-        budgets=parsed,
+        budgets=asked,
         data=opened,
         agent=config["agent"],
         evaluations=config["evaluations"],
+        front_later=config["front"]["later"],
         importance=criterion(config["importance"]),
         compensation=config["compensation"],
         evaluator=config["evaluator"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,7 @@ def create(
     importance: Any = "l1",
     config: EvaluatorConfig | None = None,
     store: Path | str | None = None,
+    open_limits: Collection[str] = (),
     seed: int = 0,
 ) -> Evaluator:
     """Build the evaluator of a network.
@@ -75,6 +76,7 @@ def create(
         importance: A criterion, or scores by group.
         config: How candidates are scored.
         store: JSONL file for results.
+        open_limits: Budgets whose limits the store is not bound to.
         seed: Seed of a random criterion.
 
     Returns:
@@ -106,6 +108,7 @@ def create(
         compensation=config.compensation,
         calibration=calibration if config.compensation else None,
         store=store,
+        open_limits=open_limits,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rlprune.batches import as_batches
-from rlprune.budgets import ResolvedBudget
+from rlprune.budgets import Limit, ResolvedBudget
 from rlprune.compaction import Workspace
 from rlprune.compensation import Context, methods
 from rlprune.errors import BudgetError, PlanError
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 Widths = tuple[int, ...]
 
+_PARTS = ("build", "compensate", "forward", "cost")
+
 
 class Evaluator:
     """The problem a search works on: which widths cost what and are worth what.
@@ -49,6 +52,8 @@ class Evaluator:
         calibration: Calibration data for them.
         store: A JSONL file that results are appended to as they come. A search that starts again
             with the same seed replays from it and ends as if it had never been interrupted.
+        open_limits: Names of budgets whose limits the store is not bound to, because it serves
+            several of them (see :meth:`at`).
 
     Attributes:
         groups: As given.
@@ -73,6 +78,7 @@ class Evaluator:
         compensation: Any = None,
         calibration: Any = None,
         store: Path | str | None = None,
+        open_limits: Collection[str] = (),
     ) -> None:
         if not groups.prunable:
             raise BudgetError("no group of the network can be pruned; see groups.table()")
@@ -88,7 +94,8 @@ class Evaluator:
         self._methods = methods(compensation)
         self._calibration = as_batches(calibration)
         self._workspace = Workspace(groups)
-        self._seconds = dict.fromkeys(("build", "compensate", "forward", "cost"), 0.0)
+        self._open_limits = frozenset(open_limits)
+        self._seconds = dict.fromkeys(_PARTS, 0.0)
         self._hits = 0
         self._replayed = 0
         self._seen: dict[Widths, Evaluation] = {}
@@ -241,6 +248,34 @@ class Evaluator:
             "seconds": dict(self._seconds),
         }
 
+    def at(self, limits: Mapping[str, float | str | Limit]) -> Evaluator:
+        """The same problem under other limits, with a ledger of its own.
+
+        What is known of a candidate does not depend on a limit: results, store and network are
+        shared, and closing one closes all.
+
+        Args:
+            limits: Budget name -> limit, written as in :class:`rlprune.Budget`; budgets that are
+                not named keep theirs.
+
+        Raises:
+            BudgetError: A name is unknown, or a limit is unusable.
+            InfeasibleBudgetError: Even the smallest network breaks a budget.
+        """
+        names = [budget.name for budget in self.budgets]
+        unknown = [name for name in limits if name not in names]
+        if unknown:
+            raise BudgetError(
+                f"the problem has no budget {unknown[0]!r}; its budgets are {', '.join(names)}"
+            )
+        other = copy.copy(self)
+        other.budgets = tuple(b.at(limits[b.name]) if b.name in limits else b for b in self.budgets)
+        other.__dict__.pop("_black_boxes", None)
+        other._seconds = dict.fromkeys(_PARTS, 0.0)
+        other.restart()
+        feasibility.check(other)
+        return other
+
     def restart(self) -> None:
         """Begin another search on the same problem: an empty ledger, results kept."""
         self.ledger = []
@@ -304,7 +339,9 @@ class Evaluator:
     def _fingerprint(self) -> dict[str, str]:
         """What stored results depend on, one digest per cause."""
         bounds = [(group.name, group.legal_widths()) for group in self.decisions]
-        asked = [(b.name, b.spec, b.unit) for b in self.budgets]
+        asked = [
+            (b.name, "any" if b.name in self._open_limits else b.spec, b.unit) for b in self.budgets
+        ]
         return {
             "network weights": _digest_of(self.groups.model.state_dict()),
             "groups or widths": _digest_of({"": repr(bounds)}),

@@ -10,12 +10,12 @@ from typing import Any
 from rlprune.errors import ConfigError
 from rlprune.pipeline.folder import plain, read_json, write_json
 from rlprune.pipeline.job import Job
-from rlprune.pipeline.search_stage import STORE
+from rlprune.pipeline.search_stage import START, STORE
 
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-_STORE_SURVIVES = {"agent", "evaluations"}
+_STORE_SURVIVES = {"agent", "evaluations", "front"}
 
 
 def compare_with_run(job: Job, redo: bool) -> None:
@@ -47,6 +47,8 @@ def compare_with_run(job: Job, redo: bool) -> None:
         differ = {key for key in settings["search"] if before.get(key) != settings["search"][key]}
         if differ - _STORE_SURVIVES:
             _set_aside(job)
+        if differ:
+            shutil.rmtree(job.folder / START, ignore_errors=True)
         if changes:
             shutil.rmtree(job.folder / "finetune", ignore_errors=True)
     write_json(

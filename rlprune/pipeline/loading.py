@@ -49,6 +49,9 @@ def load(
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the folder of a finished run")
     run = require_json(folder / RUN, "is this the folder of a run?")
+    if "front" in run.get("settings", {}).get("search", {}):
+        below = ", ".join(str(path.parent) for path in sorted(folder.glob(f"*/{RUN}")))
+        raise CheckpointError(f"{folder} holds a run for several limits; load one of {below}")
     try:
         plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import logging
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
 from rlprune import budgets as budget_module
-from rlprune.budgets import Budget, ResolvedBudget
+from rlprune.budgets import Budget
 from rlprune.data import Data
-from rlprune.errors import CheckpointError, ConfigError
+from rlprune.errors import ConfigError
 from rlprune.evaluator import EvaluatorConfig
-from rlprune.pipeline.changes import compare_with_run
-from rlprune.pipeline.example import save_example
-from rlprune.pipeline.folder import STAGES, RunFolder, StageRecord, digest, file_digest, plain
+from rlprune.pipeline.folder import STAGES, RunFolder, plain
+from rlprune.pipeline.front import prune_front
 from rlprune.pipeline.job import Job, default_compensation, place
 from rlprune.pipeline.result import PruneResult
-from rlprune.plan import Plan
+from rlprune.pipeline.run import Run
 from rlprune.training import FineTune
-
-log = logging.getLogger(__name__)
 
 
 def prune(
@@ -39,6 +31,7 @@ def prune(
     score: Callable[[nn.Module], float] | None = None,
     agent: Any = "ppo_lagrangian",
     evaluations: int = 300,
+    front_later: float = 0.4,
     importance: Any = "l1",
     compensation: Any = "auto",
     evaluator: EvaluatorConfig | Mapping[str, Any] | None = None,
@@ -68,11 +61,15 @@ def prune(
         example_inputs: What it is called with: a tensor, a tuple of positional or a dict of
             keyword arguments.
         budgets: Name -> limit or :class:`rlprune.Budget`, for example
-            ``{"macs": 0.5, "latency": rlprune.budgets.Latency(0.7)}``. All hold at once.
+            ``{"macs": 0.5, "latency": rlprune.budgets.Latency(0.7)}``. All hold at once. One of
+            them may have a list, as in ``{"macs": [0.7, 0.5, 0.3]}``: then the run finds a
+            network for every limit, in fewer evaluations than as many runs would take.
         data: Training, held-out and test samples.
         score: ``score(network) -> float``, higher is better; replaces the score on held-out data.
         agent: Search agent: a name, a mapping with ``name`` and options, or an agent's config.
         evaluations: Unique candidate evaluations of the search.
+        front_later: With a list of limits, the evaluations of every limit searched after the
+            first one, as a share of ``evaluations``.
         importance: Criterion that orders the units of a group: a name or a function.
         compensation: How surviving weights make up for the removed ones: a method, several in
             order, or None. ``auto`` is least squares, then BN statistics, where there is
@@ -98,7 +95,9 @@ def prune(
         progress: Draw progress bars; None draws them on a terminal.
 
     Returns:
-        The pruned network with its plan, costs, history and report.
+        The pruned network with its plan, costs, history and report. With a list of limits, that
+        of the tightest one, which meets all of them; ``front`` then holds the result of every
+        limit, loosest first.
 
     Raises:
         ConfigError: An argument is unknown or outside its range.
@@ -116,7 +115,7 @@ def prune(
             raise ConfigError(f"finetune must be a FineTune, None or 'auto', got {finetune!r}")
         finetune = None if data is None else FineTune()
     chosen, evaluator = default_compensation(compensation, data, evaluator)
-    parsed = budget_module.parse(budgets)
+    asked = budget_module.sets(budgets)
     dense, inputs = place(model, example_inputs, device)
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
         job = Job(
@@ -124,7 +123,7 @@ def prune(
             example_inputs=inputs,
             data=data,
             score=score,
-            budgets=parsed,
+            budgets=asked.sets[0],
             agent=agent,
             evaluations=evaluations,
             importance=importance,
@@ -144,135 +143,10 @@ def prune(
             factory={"name": factory} if isinstance(factory, str) else plain(factory),
             progress=progress,
         )
-        return _Run(job, tuple(stages), redo, kept=out_dir is not None).run()
-
-
-class _Run:
-    """The stages of one job, each skipped when its record is valid."""
-
-    def __init__(self, job: Job, stages: tuple[str, ...], redo: bool, kept: bool) -> None:
-        self.job, self.stages, self.kept = job, stages, kept
-        compare_with_run(job, redo)
-        if not save_example(job.folder.path, job.example_inputs):
-            log.info("example inputs of this kind are not stored; rlprune.load will ask for them")
-
-    def run(self) -> PruneResult:
-        job, folder = self.job, self.job.folder
-        search = self._search()
-        plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
-        network: nn.Module | None = None
-        costs = search.result["costs"]
-        report: dict[str, Any] = {}
-        tuned = self._finetune(search, plan)
-        if tuned is not None:
-            network = job.skeleton(plan, load_file(folder / "model.safetensors"))
-            costs = tuned.result["costs"]
-            self._export(network)
-            report = self._report(search, tuned, plan, network)
-        return PruneResult(
-            model=network,
-            plan=plan,
-            costs=costs,
-            quality=search.result["quality"],
-            history=_read_history(folder / "history.csv"),
-            report=report,
-            out_dir=folder.path if self.kept else None,
-        )
-
-    def _search(self) -> StageRecord:
-        from rlprune.pipeline.search_stage import OUTPUTS, run_search
-
-        settings = self.job.settings["search"]
-        return self._stage("search", settings, OUTPUTS, lambda: run_search(self.job))
-
-    def _finetune(self, search: StageRecord, plan: Plan) -> StageRecord | None:
-        from rlprune.pipeline.finetune_stage import OUTPUTS, run_finetune
-
-        job, folder = self.job, self.job.folder
-        settings = {
-            **job.settings["finetune"],
-            "plan": plan.digest,
-            "compacted": search.outputs["compacted.safetensors"],
-        }
-        if "finetune" not in self.stages and self.stages[-1] == "search":
-            return None
-
-        def run() -> dict[str, Any]:
-            compacted = job.skeleton(plan, load_file(folder / "compacted.safetensors"))
-            budgets = _as_searched(job, search)
-            return run_finetune(job, compacted, budgets)[1]
-
-        record = self._stage("finetune", settings, OUTPUTS, run)
-        shutil.rmtree(folder / "finetune", ignore_errors=True)
-        return record
-
-    def _export(self, network: nn.Module) -> None:
-        if "export" not in self.stages or not self.job.exports or not self.kept:
-            return
-        from rlprune.pipeline.export_stage import outputs, run_export
-
-        job = self.job
-        settings = {
-            **job.settings["export"],
-            "model": file_digest(job.folder / "model.safetensors"),
-        }
-        self._stage("export", settings, outputs, lambda: run_export(job, network))
-
-    def _report(
-        self, search: StageRecord, tuned: StageRecord, plan: Plan, network: nn.Module
-    ) -> dict[str, Any]:
-        from rlprune.pipeline.report_stage import OUTPUTS, run_report
-
-        if "report" not in self.stages:
-            return {}
-        job = self.job
-        records = [search, tuned, job.folder.record("export")]
-        settings = {
-            **job.settings["report"],
-            "model": tuned.outputs["model.safetensors"],
-            "finetune": digest(tuned.settings),
-            "exports": None if records[2] is None else records[2].result,
-        }
-        done = self._stage(
-            "report",
-            settings,
-            OUTPUTS,
-            lambda: run_report(job, plan, network, [r for r in records if r is not None]),
-        )
-        return done.result
-
-    def _stage(
-        self,
-        stage: str,
-        settings: Mapping[str, Any],
-        outputs: Sequence[str] | Callable[[Mapping[str, Any]], Sequence[str]],
-        run: Callable[[], dict[str, Any]],
-    ) -> StageRecord:
-        """The stage's valid record, or a new one after running it."""
-        folder = self.job.folder
-        record = folder.record(stage)
-        if record is not None and record.settings == plain(settings):
-            log.info("%s: done before, kept", stage)
-            return record
-        if stage not in self.stages:
-            raise CheckpointError(
-                f"stage {self.stages[0]!r} needs the {stage} stage, which {folder.path} does not "
-                f"hold with these settings; run it first"
-            )
-        log.info("%s ...", stage)
-        started = time.perf_counter()
-        result = run()
-        written = outputs(result) if callable(outputs) else outputs
-        seconds = time.perf_counter() - started
-        log.info("%s: %.1f s", stage, seconds)
-        return folder.finish(stage, plain(settings), written, plain(result), seconds)
-
-
-def _as_searched(job: Job, search: StageRecord) -> tuple[ResolvedBudget, ...]:
-    """The budgets with the absolute limits of the search, whatever a clock says now."""
-    known = search.result["budgets"]
-    resolved = budget_module.resolve(job.budgets, job.dense, job.example_inputs, job.groups)
-    return tuple(b.restored(known[b.name]["limit"], known[b.name]["dense"]) for b in resolved)
+        kept = out_dir is not None
+        if asked.varied is None:
+            return Run(job, tuple(stages), redo, kept).run()
+        return prune_front(job, asked, front_later, tuple(stages), redo, kept)
 
 
 def _evaluator_config(options: Mapping[str, Any]) -> EvaluatorConfig:
@@ -284,11 +158,3 @@ def _evaluator_config(options: Mapping[str, Any]) -> EvaluatorConfig:
     except TypeError as error:
         known = ", ".join(EvaluatorConfig.__dataclass_fields__)
         raise ConfigError(f"evaluator: {error}; its options are {known}") from error
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {key: float(value) for key, value in row.items() if value != ""}
-            for row in csv.DictReader(file)
-        ]

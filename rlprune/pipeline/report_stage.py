@@ -70,6 +70,7 @@ def run_report(
             "quality": search["quality"],
             "objective": _objective(report, search["quality"]),
             "agent": job.settings["search"]["agent"],
+            "start": search.get("start"),
             "seed": job.seed,
             "latency": settings,
             "exports": by_stage["export"].result if "export" in by_stage else {},

@@ -24,6 +24,7 @@ class PruneResult:
         history: One row per unique evaluation of the search.
         report: Content of ``report.json``; empty while the report stage has not run.
         out_dir: The run folder; None when nothing was kept.
+        front: With a list of limits, the result of each, loosest first; empty otherwise.
     """
 
     model: nn.Module | None
@@ -33,3 +34,4 @@ class PruneResult:
     history: list[dict[str, float]] = field(repr=False)
     report: dict[str, Any] = field(repr=False)
     out_dir: Path | None
+    front: tuple[PruneResult, ...] = field(default=(), repr=False)

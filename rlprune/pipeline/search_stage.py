@@ -8,23 +8,29 @@ import io
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from rlprune.errors import BudgetError, StructureError
-from rlprune.pipeline.folder import write_tensors, write_text
+from rlprune.pipeline.folder import read_json, write_json, write_tensors, write_text
 from rlprune.pipeline.job import Job
 from rlprune.pipeline.verify import MARGIN, broken, measure, require_met
 from rlprune.plan import Plan, nearest_legal
 
 if TYPE_CHECKING:
     from rlprune.evaluator import Evaluator
+    from rlprune.search import Agent, SearchResult
 
 log = logging.getLogger(__name__)
 
 STORE = "evaluations.jsonl"
-OUTPUTS = ("plan.json", "masks.safetensors", "compacted.safetensors", "history.csv")
+START = "start"
+"""Folder with a copy of the policy that the search started from."""
+
+_OUTPUTS = ("plan.json", "masks.safetensors", "compacted.safetensors", "history.csv")
+_ORIGIN = "origin.json"
 _SHRINK = (0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6)
 
 
@@ -45,6 +51,33 @@ def run_search(job: Job) -> dict[str, Any]:
         StructureError: Nothing can be pruned, or a smaller network would not compute what it must;
             names the module and the op.
     """
+    from rlprune.search import search
+
+    with contextlib.closing(open_problem(job, store=job.folder / STORE)) as evaluator:
+        result = search(
+            evaluator,
+            agent=starting_agent(job),
+            evaluations=job.evaluations,
+            seed=job.seed,
+            progress=job.progress,
+            tensorboard=fresh_events(job),
+        )
+        return settle(job, evaluator, result)
+
+
+def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> Evaluator:
+    """What a job searches, with its results in a store.
+
+    Args:
+        job: The run.
+        store: The file.
+        open_limits: Budgets whose limits the store is not bound to.
+
+    Raises:
+        InfeasibleBudgetError: No plan can meet the budgets.
+        StructureError: Nothing can be pruned, or a smaller network would not compute what it must;
+            names the module and the op.
+    """
     from rlprune.compaction import probe
     from rlprune.evaluator import create
 
@@ -52,37 +85,83 @@ def run_search(job: Job) -> dict[str, Any]:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in job.groups)
         raise StructureError(f"nothing of this network can be pruned. {reasons}")
     probe(job.groups)
-    evaluator = create(
+    return create(
         job.groups,
         job.budgets,
         data=job.data,
         score=job.score,
         importance=job.importance,
         config=job.evaluator,
-        store=job.folder / STORE,
+        store=store,
+        open_limits=open_limits,
         seed=job.seed,
     )
-    with contextlib.closing(evaluator):
-        return _search(job, evaluator)
 
 
-def _search(job: Job, evaluator: Evaluator) -> dict[str, Any]:
-    from rlprune.search import search
+def outputs(job: Job) -> list[str]:
+    """The files of the search stage."""
+    from rlprune.search.agent import RUN_SUBFOLDER
 
+    agent = sorted((job.folder / RUN_SUBFOLDER).iterdir())
+    return [*_OUTPUTS, *(f"{RUN_SUBFOLDER}/{path.name}" for path in agent)]
+
+
+def fresh_events(job: Job) -> Path:
+    """The folder for TensorBoard events of the search, emptied."""
     events = job.folder / "tensorboard"
     shutil.rmtree(events, ignore_errors=True)
-    result = search(
-        evaluator,
-        agent=job.agent,
-        evaluations=job.evaluations,
-        seed=job.seed,
-        progress=job.progress,
-        tensorboard=events,
-    )
+    return events
+
+
+def starting_agent(job: Job) -> Agent:
+    """The job's agent, having loaded the policy it is told to start from.
+
+    The policy is copied into the run folder first, so that an interrupted search goes on with the
+    one it began with.
+
+    Raises:
+        CheckpointError: There is none, or it belongs to another kind of agent.
+    """
+    from rlprune.search.agent import copy_saved
+    from rlprune.search.runner import resolve_agent
+
+    agent = resolve_agent(job.agent)
+    kept = job.folder / START
+    start = getattr(agent.config, "start", None)
+    if start is None:
+        shutil.rmtree(kept, ignore_errors=True)
+        return agent
+    if (read_json(kept / _ORIGIN) or {}).get("folder") != str(start):
+        shutil.rmtree(kept, ignore_errors=True)
+        copy_saved(start, kept)
+        write_json(kept / _ORIGIN, {"folder": str(start)})
+    agent.load(kept)
+    agent.origin = str(start)
+    return agent
+
+
+def settle(job: Job, evaluator: Evaluator, result: SearchResult) -> dict[str, Any]:
+    """Choose a plan among a search's finalists, build its network and write what was found.
+
+    Args:
+        job: The run.
+        evaluator: The problem that was searched.
+        result: What the search found.
+
+    Returns:
+        What later stages and the report need.
+
+    Raises:
+        BudgetError: No plan meets the budgets when measured anew.
+    """
+    from rlprune.search.agent import RUN_SUBFOLDER
+
     finalists = [tuple(f.evaluation.widths) for f in result.finalists]
     widths, network, costs = _choose(job, evaluator, finalists)
     plan = evaluator.plan(widths)
     _write(job, plan, network, list(result.history))
+    shutil.rmtree(job.folder / RUN_SUBFOLDER, ignore_errors=True)
+    result.agent.save(job.folder / RUN_SUBFOLDER)
     return {
         "quality": evaluator.rescore(widths),
         "costs": costs,
@@ -91,6 +170,7 @@ def _search(job: Job, evaluator: Evaluator) -> dict[str, Any]:
         "feasible": sum(evaluation.feasible for evaluation in result.ledger),
         "seconds": result.seconds,
         "stats": dict(evaluator.stats),
+        "start": result.agent.origin,
         "budgets": {
             budget.name: {
                 "limit": budget.limit,

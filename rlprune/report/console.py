@@ -31,6 +31,9 @@ def table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Tab
 def show_result(console: Console, result: PruneResult) -> None:
     """Dense beside pruned, the budgets, and where everything is."""
     report = result.report
+    if result.front:
+        show_front(console, result)
+        return
     if report:
         head = ["", "dense", "before fine-tuning", "pruned", "against dense"]
         console.print(table("Dense and pruned", head, rows.comparison(report)))
@@ -47,6 +50,22 @@ def show_result(console: Console, result: PruneResult) -> None:
         if report:
             console.print(f"Report: {path}/report.html", soft_wrap=True)
         console.print(f'Load:   rlprune.load("{path}")', soft_wrap=True)
+
+
+def show_front(console: Console, result: PruneResult) -> None:
+    """The front of a run with a list of limits, and where everything is."""
+    from rlprune.report import front
+
+    if result.report:
+        title = f"{result.report['measure']} against {result.report['budget']}".capitalize()
+        console.print(table(title, front.TERMINAL, front.terminal(result.report)))
+        console.print(f"{result.report['evaluations']} unique evaluations in all")
+    if result.out_dir is not None:
+        if result.report:
+            console.print(f"Front:  {result.out_dir.as_posix()}/front.html", soft_wrap=True)
+        for point in result.front:
+            assert point.out_dir is not None
+            console.print(f'Load:   rlprune.load("{point.out_dir.as_posix()}")', soft_wrap=True)
 
 
 def show_groups(console: Console, groups: Groups) -> None:

@@ -115,6 +115,33 @@ def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def front(table: Mapping[str, Any]) -> Figure:
+    """A front: the measure before and after fine-tuning against the share of the cost kept."""
+    figure = _figure(_WIDTH, 4.2)
+    axes = figure.add_subplot()
+    scale = 1 if table["measure"] == "score" else 100
+    cost, dense = table["dense"]["cost"], table["dense"]["value"]
+    for key, color, label in (
+        ("before", BAD, "before fine-tuning"),
+        ("after", KEPT, "after fine-tuning"),
+    ):
+        points = [(100 * p["cost"] / cost, scale * p[key]) for p in table["points"]]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=5, color=color, label=label)
+    for point in table["points"]:
+        axes.annotate(
+            point["limit"], (100 * point["cost"] / cost, scale * point["after"]),
+            textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8,
+        )  # fmt: skip
+    axes.plot([100], [scale * dense], marker="*", markersize=12, color=LINE, linestyle="none",
+              label="dense")  # fmt: skip
+    axes.axhline(scale * dense, color=LINE, linewidth=0.8, linestyle=":")
+    axes.set_xlabel(f"{table['budget']}, % of the dense network")
+    axes.set_ylabel(table["measure"] + ("" if scale == 1 else ", %"))
+    axes.margins(y=0.12)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -93,7 +93,8 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
     parts.append("<h2>The search</h2>")
     parts.append(
         f"<p>{report['evaluations']} unique evaluations, {report['feasible']} of them within "
-        f"every budget. Agent: {html.escape(_agent(report))}, seed {report['seed']}.</p>"
+        f"every budget. Agent: {html.escape(_agent(report))}, seed {report['seed']}"
+        f"{_start(report)}.</p>"
     )
     if history:
         parts.append(picture(figures.search(history), "quality and multipliers by evaluation"))
@@ -142,6 +143,12 @@ def _tiles(report: Mapping[str, Any]) -> str:
 def _agent(report: Mapping[str, Any]) -> str:
     agent = report["agent"]
     return str(agent.get("name", agent)) if isinstance(agent, Mapping) else str(agent)
+
+
+def _start(report: Mapping[str, Any]) -> str:
+    """Where the agent's policy came from, if it was not a fresh one."""
+    start = report.get("start")
+    return f", going on from {html.escape(start)}" if start else ""
 
 
 def _usage(report: Mapping[str, Any], folder: Path) -> str:

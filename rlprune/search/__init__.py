@@ -9,6 +9,7 @@ from __future__ import annotations
 from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent
 from rlprune.search.archive import Archive
 from rlprune.search.finalists import Finalist
+from rlprune.search.front import FrontPoint, search_front
 from rlprune.search.runner import SearchResult, search
 from rlprune.search.session import Outcome, Session
 
@@ -18,9 +19,11 @@ __all__ = [
     "AgentConfig",
     "Archive",
     "Finalist",
+    "FrontPoint",
     "Outcome",
     "SearchResult",
     "Session",
     "create_agent",
     "search",
+    "search_front",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
+import shutil
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from rlprune.search.session import Session
 
 _STATE_FILE = "agent.json"
+
+RUN_SUBFOLDER = "agent"
+"""Where a run keeps its agent."""
 
 #: Agent names and where their classes live (imported when asked for).
 AGENTS: dict[str, str] = {
@@ -58,6 +63,8 @@ class Agent(ABC):
     def __init__(self, config: AgentConfig | None = None) -> None:
         self.config = self.config_class() if config is None else config
         self.state: dict[str, Any] = {}
+        #: Where what was learned before comes from; None for an agent that starts from nothing.
+        self.origin: str | None = None
 
     @property
     def name(self) -> str:
@@ -72,20 +79,35 @@ class Agent(ABC):
     def run(self, session: Session) -> None:
         """Acts until ``session.done``."""
 
+    def heir(self) -> Agent:
+        """A new agent with the same options whose search starts from what this one learned."""
+        agent = type(self)(self.config)
+        agent.state = copy.deepcopy(self.state)
+        agent.origin = self.origin
+        return agent
+
     def save(self, folder: str | Path) -> None:
         """Writes the configuration and what was learned into ``folder``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"agent": self.name, "config": asdict(self.config), "state": self.state}
+        record = {
+            "agent": self.name,
+            "config": asdict(self.config),
+            "state": self.state,
+            "origin": self.origin,
+        }
         (folder / _STATE_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
 
     def load(self, folder: str | Path) -> None:
         """Reads what was learned from ``folder``; a following search starts from it.
 
+        Args:
+            folder: what :meth:`save` wrote, or the folder of a run.
+
         Raises:
             CheckpointError: nothing readable there, or it belongs to another kind of agent.
         """
-        file = Path(folder) / _STATE_FILE
+        file = saved_in(folder) / _STATE_FILE
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
@@ -95,6 +117,30 @@ class Agent(ABC):
                 f"{file} holds a {record.get('agent')!r} agent, expected {self.name!r}"
             )
         self.state = record["state"]
+        self.origin = str(folder)
+
+
+def saved_in(folder: str | Path) -> Path:
+    """The folder with a saved agent's files: ``folder`` itself, or ``agent`` in a run's folder.
+
+    Raises:
+        CheckpointError: there is no saved agent; names those one level below, if any.
+    """
+    folder = Path(folder).expanduser()
+    for candidate in (folder, folder / RUN_SUBFOLDER):
+        if (candidate / _STATE_FILE).is_file():
+            return candidate
+    below = sorted(path.parents[1] for path in folder.glob(f"*/{RUN_SUBFOLDER}/{_STATE_FILE}"))
+    hint = f"; give one of {', '.join(map(str, below))}" if below else ""
+    raise CheckpointError(f"cannot read a saved agent from {folder}: no {_STATE_FILE} there{hint}")
+
+
+def copy_saved(folder: str | Path, target: Path) -> None:
+    """Copies the files of a saved agent (see :func:`saved_in`) into the folder ``target``."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(saved_in(folder).iterdir()):
+        if file.is_file():
+            shutil.copyfile(file, target / file.name)
 
 
 def create_agent(name: str, **config: Any) -> Agent:

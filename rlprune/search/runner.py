@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,23 +92,73 @@ def search(
         ConfigError: unknown agent, or ``evaluations`` below 1.
         InfeasibleBudgetError: no plan that meets the budgets could be built.
     """
+    exploration = explore(
+        problem,
+        resolve_agent(agent),
+        evaluations=evaluations,
+        seed=seed,
+        progress=progress,
+        tensorboard=tensorboard,
+    )
+    return conclude(exploration)
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What an agent did on one problem, before a plan is chosen.
+
+    Attributes:
+        problem: what was searched.
+        agent: the agent after the search.
+        session: its records.
+        seconds: wall time.
+    """
+
+    problem: Evaluator
+    agent: Agent
+    session: Session
+    seconds: float
+
+
+def explore(
+    problem: Evaluator,
+    agent: Agent,
+    *,
+    evaluations: int,
+    seed: int,
+    progress: bool | None = None,
+    tensorboard: str | Path | None = None,
+    known: Sequence[Evaluation] = (),
+) -> Exploration:
+    """Lets an agent spend its evaluations; see :func:`search` and :class:`Session`."""
     if evaluations < 1:
         raise ConfigError(f"evaluations must be at least 1, got {evaluations}")
-    player = resolve_agent(agent)
     problem.restart()
     started = time.monotonic()
     session = Session(
         problem,
         evaluations=evaluations,
         seed=seed,
-        env_options=player.options(),
+        env_options=agent.options(),
         progress=progress,
         tensorboard=tensorboard,
+        known=known,
     )
     try:
-        player.run(session)
+        agent.run(session)
     finally:
         session.close()
+    return Exploration(problem, agent, session, time.monotonic() - started)
+
+
+def conclude(exploration: Exploration) -> SearchResult:
+    """Re-scores the best plans in the archive, repairs them onto the budgets and chooses one.
+
+    Raises:
+        InfeasibleBudgetError: no plan that meets the budgets could be built.
+    """
+    problem, session = exploration.problem, exploration.session
+    started = time.monotonic()
     archive = tuple(session.archive)
     least_violating = sorted(session.ledger, key=lambda e: max(e.violations.values(), default=0.0))
     finalists = choose(problem, archive[:_FINALISTS], least_violating[:_FINALISTS])
@@ -126,8 +177,8 @@ def search(
         archive=archive,
         ledger=tuple(session.ledger),
         history=_table(session.history),
-        agent=player,
-        seconds=time.monotonic() - started,
+        agent=exploration.agent,
+        seconds=exploration.seconds + time.monotonic() - started,
     )
 
 

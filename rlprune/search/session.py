@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ class Session:
         env_options: keyword arguments of the environment.
         progress: show a bar; None shows it on a terminal only.
         tensorboard: folder for TensorBoard events, or None.
+        known: evaluations that other searches on the same network paid for, with their violations
+            here. They count as seen, and those that meet every budget join the archive.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Session:
         env_options: dict[str, Any],
         progress: bool | None = None,
         tensorboard: str | Path | None = None,
+        known: Sequence[Evaluation] = (),
     ) -> None:
         from rlprune_envs import ProblemHandle
 
@@ -69,7 +73,10 @@ class Session:
         self.budgets = tuple(b.name for b in problem.budgets)
         self._handle = ProblemHandle.of(problem)
         self._env_options = env_options
-        self._seen: set[tuple[int, ...]] = set()
+        self.known = tuple(known)
+        for evaluation in self.known:
+            self.archive.add(evaluation)
+        self._seen: set[tuple[int, ...]] = {evaluation.widths for evaluation in self.known}
         self._repeats = 0
         self._latest: dict[str, float] = {}
         self._started = time.monotonic()
@@ -98,8 +105,12 @@ class Session:
         return self.remaining == 0 or self._repeats >= _PATIENCE
 
     def seen(self, widths: tuple[int, ...]) -> bool:
-        """Whether a plan was evaluated in this search already."""
+        """Whether a plan was evaluated already, in this search or in one known to it."""
         return widths in self._seen
+
+    def reward(self, quality: float) -> float:
+        """Terminal reward of an episode whose plan has this quality; no evaluation is spent."""
+        return float(self.env.get_wrapper_attr("reward")(quality))
 
     def play(self, actions: np.ndarray) -> Outcome:
         """Plays one episode with ``[n]`` actions in [-1, 1]."""

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from rlprune.errors import CheckpointError
-from rlprune.search.agent import Agent
+from rlprune.search.agent import Agent, saved_in
 from rlprune.search.isolation import isolated_randomness
 from rlprune.search.ppo_lagrangian.algorithm import PPOLagrangian
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
 from rlprune.search.ppo_lagrangian.screening import Screen
+from rlprune.search.ppo_lagrangian.transfer import adapt, loosened
 from rlprune.search.session import Session
 
 _WEIGHTS_FILE = "policy.safetensors"
@@ -41,8 +42,10 @@ class PPOLagrangianAgent(Agent):
     def run(self, session: Session) -> None:
         """Trains until the session is done."""
         with isolated_randomness():
-            self.model = self._build(session)
             session.env.reset()
+            if self.config.start is not None and self._weights is None:
+                self.load(self.config.start)
+            self.model = self._build(session)
             if not session.done:
                 self.model.learn(total_timesteps=_ENDLESS)
             self._weights = {k: v.clone() for k, v in self.model.policy.state_dict().items()}
@@ -79,14 +82,27 @@ class PPOLagrangianAgent(Agent):
             save_file(self._weights, Path(folder) / _WEIGHTS_FILE)
 
     def load(self, folder: str | Path) -> None:
-        """Reads a saved policy; a following search starts from it."""
+        """Reads a saved policy; a following search starts from it.
+
+        The groups may be others (see :func:`rlprune.search.ppo_lagrangian.transfer.adapt`).
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         super().load(folder)
-        file = Path(folder) / _WEIGHTS_FILE
-        if not file.is_file():
-            raise CheckpointError(f"no policy weights at {file}")
-        self._weights = {name: value.clone() for name, value in load_file(file).items()}
+        file = saved_in(folder) / _WEIGHTS_FILE
+        try:
+            weights = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"no policy weights at {file}: {error}") from error
+        self._weights = {name: value.clone() for name, value in weights.items()}
+
+    def heir(self) -> PPOLagrangianAgent:
+        """A new agent whose search starts from this one's policy and multipliers."""
+        agent = super().heir()
+        assert isinstance(agent, PPOLagrangianAgent)
+        agent._weights = None if self._weights is None else dict(self._weights)
+        return agent
 
     def _build(self, session: Session) -> PPOLagrangian:
         c = self.config
@@ -131,13 +147,6 @@ class PPOLagrangianAgent(Agent):
 
     def _warm_start(self, model: PPOLagrangian) -> None:
         assert self._weights is not None
-        own = {k: tuple(v.shape) for k, v in model.policy.state_dict().items()}
-        given = {k: tuple(v.shape) for k, v in self._weights.items()}
-        if own != given:
-            name = next(k for k in own if own[k] != given.get(k))
-            raise CheckpointError(
-                f"the saved policy does not fit this network: {name} has shape "
-                f"{given.get(name)}, expected {own[name]} (same groups, budgets and hidden size "
-                "are needed)"
-            )
-        model.policy.load_state_dict(self._weights)
+        where = self.origin or "the earlier search"
+        fitted = adapt(self._weights, model.policy.state_dict(), where)
+        model.policy.load_state_dict(loosened(fitted, self.config.start_std))

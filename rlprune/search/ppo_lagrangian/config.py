@@ -31,6 +31,10 @@ class PPOLagrangianConfig(AgentConfig):
         ki: integral gain of the multipliers.
         kd: derivative gain of the multipliers.
         max_multiplier: upper bound of each multiplier.
+        start: folder of a run or of a saved agent whose policy the search starts from; its network
+            and budgets may be others, the number of budgets may not.
+        start_std: a policy that was trained before starts with standard deviations of at least
+            this.
     """
 
     name: ClassVar[str] = "ppo_lagrangian"
@@ -52,6 +56,8 @@ class PPOLagrangianConfig(AgentConfig):
     ki: float = 0.5
     kd: float = 0.2
     max_multiplier: float = 20.0
+    start: str | None = None
+    start_std: float = 0.25
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -64,7 +70,14 @@ class PPOLagrangianConfig(AgentConfig):
         self.require(self.warmup >= 2, "warmup", "at least 2")
         for field in ("updates", "epochs", "hidden"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
-        for field in ("learning_rate", "clip_range", "initial_std", "min_std", "max_multiplier"):
+        for field in (
+            "learning_rate",
+            "clip_range",
+            "initial_std",
+            "min_std",
+            "max_multiplier",
+            "start_std",
+        ):
             self.require(getattr(self, field) > 0, field, "positive")
         for field in ("entropy", "kp", "ki", "kd"):
             self.require(getattr(self, field) >= 0, field, "zero or positive")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from rlprune.search.isolation import one_thread
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
+from rlprune.search.ppo_lagrangian.freshness import Freshness
 from rlprune.search.ppo_lagrangian.surrogate import Surrogate
 from rlprune.search.session import Session
+
+logger = logging.getLogger(__name__)
 
 _FEWEST = 3
 
@@ -25,14 +30,16 @@ class Screen:
     forecast of their violations. Of the plans to evaluate, one part is best by the surrogate's
     mean, one is best in joint samples of its posterior (batch Thompson sampling, so uncertain
     proposals get their turn), and one is taken as the policy proposes, whatever the surrogate
-    says. All are the policy's own proposals, so candidates stay within its reach.
+    says. All are the policy's own proposals, so candidates stay within its reach, and none leads
+    to a plan that was evaluated before: where the proposals hold too few new plans, the rest is
+    drawn around them.
 
     Args:
         config: the agent's options.
         session: counts evaluations.
 
     Attributes:
-        stale: whether the latest batch of evaluations held no new plan.
+        stale: whether plans were to be evaluated and the proposals held no new one.
     """
 
     def __init__(self, config: PPOLagrangianConfig, session: Session) -> None:
@@ -42,9 +49,11 @@ class Screen:
         self._generator = torch.Generator().manual_seed(session.seed + 1)
         self._previews = session.env.get_wrapper_attr("previews")
         self._setting = session.env.get_wrapper_attr("setting")
+        self._freshness = Freshness(session)
         self._round = 0
         self.stale = False
         self._booked: set[tuple[int, ...]] = set()
+        self._learn_known()
 
     def __call__(self, sequences: np.ndarray) -> Verdict | None:
         """See :class:`rlprune.search.ppo_lagrangian.PPOLagrangian`."""
@@ -53,25 +62,40 @@ class Screen:
         c = self._config
         previews = self._previews(sequences)
         ratios, violations = previews.ratios, previews.violations
-        trusted = len(self._surrogate) >= c.warmup
+        trusted = len(self._surrogate) >= max(c.warmup, _FEWEST)
         spend = (self._round % c.updates == 0) or not trusted
         self._round += 1
-        chosen = self._choose(ratios, trusted) if spend else []
-        known = len(self._session.ledger)
+        self.stale = False
         real: dict[int, float] = {}
-        for index in chosen:
-            outcome = self._session.play(sequences[index])
-            real[index] = squash(outcome.reward)
-            violations[index] = outcome.violations
-            widths = outcome.evaluation.widths
-            if widths not in self._booked:
-                self._booked.add(widths)
-                self._surrogate.add(np.array(widths) / self._setting.dense, real[index])
-        self.stale = bool(chosen) and len(self._session.ledger) == known
-        rewards = self._forecast(ratios, refit=bool(chosen))
+        if spend:
+            count = min(c.episodes, self._session.remaining)
+            orders = self._orders(ratios, count, trusted)
+            chosen, taken = self._freshness.first(sequences, orders)
+            for index in chosen:
+                real[index], violations[index] = self._play(sequences[index])
+            self.stale = not chosen
+            drawn = self._wander(sequences, count - len(chosen), taken, trusted)
+            if not chosen and not drawn:
+                logger.warning(
+                    "the search ends at %d of %d evaluations: all proposals, and all draws from "
+                    "the whole range of actions, lead to known plans",
+                    len(self._session.ledger), self._session.evaluations,
+                )  # fmt: skip
+                return None
+        rewards = self._forecast(ratios, refit=spend)
         for index, reward in real.items():
             rewards[index] = reward
         return rewards, violations
+
+    def _learn_known(self) -> None:
+        """Books plans of earlier searches: their quality holds here, their reward follows."""
+        for known in self._session.known:
+            self._booked.add(known.widths)
+            reward = squash(self._session.reward(known.quality))
+            self._surrogate.add(np.array(known.widths) / self._setting.dense, reward)
+        if len(self._surrogate) >= _FEWEST:
+            with one_thread():
+                self._surrogate.fit()
 
     def _forecast(self, ratios: np.ndarray, *, refit: bool) -> np.ndarray:
         with one_thread():
@@ -81,26 +105,45 @@ class Screen:
                 return np.zeros(len(ratios))
             return self._surrogate.predict(ratios)
 
-    def _choose(self, ratios: np.ndarray, trusted: bool) -> list[int]:
-        count = min(self._config.episodes, self._session.remaining)
-        if not trusted:
-            return list(range(count))
-        fresh = [
-            i for i, r in enumerate(ratios) if not self._session.seen(self._setting.widths(r))
-        ] or list(range(len(ratios)))
-        free = math.ceil(self._config.unscreened * count) if self._config.unscreened else 0
-        chosen = fresh[: min(free, count)]
+    def _play(self, sequence: np.ndarray) -> tuple[float, np.ndarray]:
+        """Spends an evaluation; returns the squashed reward and the violations ``[m]``."""
+        outcome = self._session.play(sequence)
+        reward = squash(outcome.reward)
+        widths = outcome.evaluation.widths
+        if widths not in self._booked:
+            self._booked.add(widths)
+            self._surrogate.add(np.array(widths) / self._setting.dense, reward)
+        return reward, outcome.violations
+
+    def _orders(self, ratios: np.ndarray, count: int, trusted: bool) -> list[Sequence[int]]:
+        """For each of ``count`` evaluations the proposals, most wanted first."""
+        as_proposed = range(len(ratios))
+        free = math.ceil(self._config.unscreened * count) if trusted else count
+        orders: list[Sequence[int]] = [as_proposed] * min(free, count)
+        if len(orders) == count:
+            return orders
         with one_thread():
             samples = self._surrogate.sample(ratios, count, self._generator)
         mean = self._surrogate.predict(ratios)
         greedy = round(self._config.exploit * count)
-        for slot, sample in enumerate(samples[len(chosen) :]):
-            sample = mean if slot < greedy else sample
-            order = sorted(fresh, key=lambda i: -sample[i])
-            pick = next((i for i in order if i not in chosen), None)
-            if pick is not None:
-                chosen.append(pick)
-        return chosen
+        for slot, sample in enumerate(samples[len(orders) :]):
+            orders.append(np.argsort(-(mean if slot < greedy else sample), kind="stable").tolist())
+        return orders
+
+    def _wander(
+        self, sequences: np.ndarray, count: int, taken: set[tuple[int, ...]], trusted: bool
+    ) -> int:
+        """Evaluates up to ``count`` new plans around the proposals; returns how many."""
+
+        def wanted(drawn: np.ndarray) -> np.ndarray:
+            if not trusted:
+                return np.zeros(len(drawn))
+            return self._surrogate.predict(self._previews(drawn).ratios)
+
+        found = self._freshness.wander(sequences, count, taken, wanted) if count else []
+        for sequence in found:
+            self._play(sequence)
+        return len(found)
 
 
 def squash(reward: float) -> float:
