@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.bench.tables import markdown
+from rlprune.compaction import Workspace
 from rlprune.evaluator import DataQuality, Evaluator, projection, qualities
 from rlprune.pipeline.folder import write_json, write_text
 from rlprune.progress import track
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 Widths = tuple[int, ...]
 Way = Callable[[Widths], float]
 
-OURS = "rlprune: slices at their own cost"
-MASKED = "masked dense network"
+PLAIN = "rlprune: slices at their own cost"
+MASKED = "masked dense network, same images, precision, score and batch statistics"
 PARTS = ("build", "compensate", "forward", "cost")
+FEWEST = 2
+"""Plans that even the slowest way is timed on."""
 
 
 def run(config: Mapping[str, Any]) -> list[Path]:
@@ -45,13 +48,15 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     setting = open_setting(config)
     options = setting.options
     problem = setting.evaluator()
-    plans = random_plans(problem, int(options["plans"]) + 1, seed=setting.job.seed)
+    plans = random_plans(problem, int(options["plans"]) + 2, seed=setting.job.seed)
     ways = _ways(setting, problem)
-    times = interleaved(ways, plans)
+    times = interleaved(ways, plans, seconds=float(options["seconds"]))
     report = {
         "problem": setting.name,
+        "images": _images(setting),
         "ways": {name: _summary(values) for name, values in times.items()},
-        "difference": _difference(ways[OURS], ways[MASKED], plans[:2]),
+        "search_way": next(iter(ways)),
+        "difference": _difference(ways[PLAIN], ways[MASKED], plans[:2]),
         "search": time_search(setting, options["agent"], int(options["evaluations"])),
         "environment": environment(),
     }
@@ -67,16 +72,37 @@ def random_plans(problem: Evaluator, count: int, seed: int) -> list[Widths]:
     return [projection.project(problem, list(row)) for row in ratios]
 
 
-def interleaved(ways: Mapping[str, Way], plans: list[Widths]) -> dict[str, list[float]]:
-    """Seconds of every way for every plan but the first, which warms up; in turn plan by plan."""
+def interleaved(
+    ways: Mapping[str, Way], plans: list[Widths], seconds: float = math.inf
+) -> dict[str, list[float]]:
+    """Time every way in turn, plan by plan.
+
+    Args:
+        ways: What to time.
+        plans: The first warms up, the second tells how slow a way is, the others are timed.
+        seconds: Spent on each way; a slow one is timed on fewer plans, at least `FEWEST`.
+
+    Returns:
+        Seconds per plan of every way.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for number, plan in enumerate(track(plans, "Timing evaluations")):
+    shares: dict[str, int] = {}
+    for name, way in ways.items():
+        way(plans[0])
+        once = _timed(way, plans[1])
+        shares[name] = max(FEWEST, min(int(seconds / max(once, 1e-9)), len(plans) - 2))
+        log.info("%s: about %.3g s, timed on %d plans", name, once, shares[name])
+    for number, plan in enumerate(track(plans[2:], "Timing evaluations")):
         for name, way in ways.items():
-            started = time.perf_counter()
-            way(plan)
-            if number:
-                times[name].append(time.perf_counter() - started)
+            if number < shares[name]:
+                times[name].append(_timed(way, plan))
     return times
+
+
+def _timed(way: Way, plan: Widths) -> float:
+    started = time.perf_counter()
+    way(plan)
+    return time.perf_counter() - started
 
 
 def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any]:
@@ -115,38 +141,50 @@ def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any
     }
 
 
+def _images(setting: Setting) -> dict[str, int]:
+    """Images that candidates are scored on, ours and the AMC way."""
+    size = setting.data.holdout_size
+    return {
+        "searched": min(setting.job.evaluator.images, -(-size // 2)),
+        "published": min(int(setting.options["amc_images"]), size),
+    }
+
+
 def _ways(setting: Setting, problem: Evaluator) -> dict[str, Way]:
+    """The ways by name; the first is what a search does."""
     job = setting.job
-    masked = MaskedDense(job.groups)
+    masked, workspace = MaskedDense(job.groups), Workspace(job.groups)
     same, _ = qualities(job.dense, setting.data, None, job.evaluator, job.calibration)
-    images = min(job.evaluator.images, -(-setting.data.holdout_size // 2))
-    published = min(int(setting.options["amc_images"]), setting.data.holdout_size)
+    count = _images(setting)["published"]
+    images, labels = setting.data.holdout
+    accuracy = DataQuality(
+        job.dense,
+        (images[:count], labels[:count]),
+        kind="accuracy",
+        batch_size=job.evaluator.batch_size,
+        statistics="keep",
+        precision="float32",
+        channels_last=False,
+    )
 
-    def plain(count: int) -> DataQuality:
-        x, y = setting.data.holdout
-        return DataQuality(
-            job.dense,
-            (x[:count], y[:count]),
-            kind="accuracy",
-            batch_size=job.evaluator.batch_size,
-            statistics="batch",
-            precision="float32",
-            channels_last=False,
-        )
-
-    def through(quality: Callable[[nn.Module], float]) -> Way:
-        return lambda widths: quality(masked.build(problem.plan(widths)))
-
-    def sliced(widths: Widths) -> float:
+    def searched(widths: Widths) -> float:
         problem.restart()
         return problem.evaluate(widths).quality
 
-    return {
-        OURS: sliced,
-        MASKED: through(same),
-        f"{MASKED} in float32, accuracy of {images} images": through(plain(images)),
-        f"{MASKED} in float32, accuracy of {published} images (AMC)": through(plain(published)),
+    ways: dict[str, Way] = {
+        PLAIN: lambda widths: same(workspace.build(problem.plan(widths))),
+        MASKED: lambda widths: same(masked.build(problem.plan(widths))),
+        f"masked dense network, float32, accuracy on {count} images (AMC)": lambda widths: accuracy(
+            masked.build(problem.plan(widths))
+        ),
     }
+    methods = [
+        method if isinstance(method, str) else type(method).__name__
+        for method in job.evaluator.compensation
+    ]
+    if methods:
+        ways = {f"{PLAIN}, with {' and '.join(methods)}": searched, **ways}
+    return ways
 
 
 def _difference(ours: Way, masked: Way, plans: list[Widths]) -> float:
@@ -160,18 +198,20 @@ def _summary(values: list[float]) -> dict[str, float]:
         "seconds": middle,
         "fastest": min(values),
         "slowest": max(values),
+        "plans": len(values),
         "evaluations_per_second": 1.0 / middle,
     }
 
 
 def _markdown(report: Mapping[str, Any]) -> str:
-    ours = report["ways"][OURS]["seconds"]
+    ours = report["ways"][report["search_way"]]["seconds"]
     rows = [
         (
             name,
             f"{entry['evaluations_per_second']:.2f}",
             f"{1e3 * entry['seconds']:.0f}",
             f"{entry['seconds'] / ours:.2f}",
+            str(entry["plans"]),
         )
         for name, entry in report["ways"].items()
     ]
@@ -188,9 +228,10 @@ def _markdown(report: Mapping[str, Any]) -> str:
             [
                 f"## One evaluation: {report['problem']}",
                 f"Medians over plans evaluated in turn; {about['processor']}, {about['threads']} "
-                f"threads. The first two ways compute the same score, here to within "
-                f"{report['difference']:.1e}.",
-                markdown(("way", "evaluations per second", "ms", "times rlprune's"), rows),
+                f"threads. The search scores {report['images']['searched']} images; the first way "
+                f"is the search's own. Slices and mask without compensation compute the same "
+                f"score, here to within {report['difference']:.1e}.",
+                markdown(("way", "evaluations per second", "ms", "times the first", "plans"), rows),
                 f"Search with {agent}: {found['evaluations']} unique evaluations, "
                 f"{found['evaluations_per_second']:.2f} per second, all overhead included.",
                 markdown(("part", "ms per evaluation", "share, %"), parts),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,34 @@ def test_evaluation_times_the_same_score(composed: Composed) -> None:
             "bench.plans=2",
             "bench.evaluations=6",
             "bench.agent=cem",
-            "compensation=bn",
         )
     )
     found = json.loads(paths[1].read_text())
     assert found["difference"] < 0.05
     assert len(found["ways"]) == 4
+    assert [entry["plans"] for entry in found["ways"].values()] == [2] * 4
+    assert "with least_squares" in found["search_way"]
     assert sum(found["search"]["share"].values()) == pytest.approx(1.0, abs=0.02)
     assert found["search"]["evaluations"] == 6
     assert "| env and agent |" in paths[0].read_text()
+
+
+def test_slow_ways_are_timed_on_fewer_plans() -> None:
+    seen: dict[str, list[int]] = {"quick": [], "slow": []}
+
+    def slow(widths: tuple[int, ...]) -> float:
+        time.sleep(0.02)
+        seen["slow"].append(widths[0])
+        return 0.0
+
+    def quick(widths: tuple[int, ...]) -> float:
+        seen["quick"].append(widths[0])
+        return 0.0
+
+    plans = [(k,) for k in range(9)]
+    times = evaluation.interleaved({"quick": quick, "slow": slow}, plans, seconds=0.05)
+    assert seen == {"quick": list(range(9)), "slow": [0, 1, 2, 3]}
+    assert [len(values) for values in times.values()] == [7, 2]
 
 
 def test_plans_are_distinct_and_meet_the_budget(composed: Composed) -> None:
