@@ -83,10 +83,15 @@ class Workspace:
             name: [owner(self._model, a) for a in groups.aliases.get(name, (name,))]
             for name in self._slicer.tensors
         }
-        self._pristine = {
-            name: tensor.detach().clone() for name, tensor in self._model.named_buffers()
-        }
-        self._attributes = attributes_of(groups)
+        self._pristine = [
+            (
+                name,
+                tensor.detach().clone(),
+                [owner(self._model, alias) for alias in groups.aliases.get(name, (name,))],
+            )
+            for name, tensor in self._model.named_buffers()
+        ]
+        self._set_attributes = attributes_of(groups).bind(self._model)
 
     def build(self, plan: Plan) -> nn.Module:
         """Cut the copy to a plan and return it."""
@@ -94,11 +99,10 @@ class Workspace:
             return build(self.groups, plan, self._slicer).eval().requires_grad_(False)
         plan.check(self.groups)
         cut = self._slicer.cut(plan)
-        for name, tensor in self._pristine.items():
+        for name, tensor, places in self._pristine:
             if name not in cut:
                 fresh = tensor.clone()
-                for alias in self.groups.aliases.get(name, (name,)):
-                    module, attribute = owner(self._model, alias)
+                for module, attribute in places:
                     module._buffers[attribute] = fresh
         for name, places in self._owners.items():
             small = cut.get(name)
@@ -111,5 +115,5 @@ class Workspace:
                     )
                 elif small is not None:
                     module._buffers[attribute] = small
-        self._attributes.apply(self._model, plan)
+        self._set_attributes(plan)
         return self._model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -30,21 +30,30 @@ class Attributes:
 
     def apply(self, model: nn.Module, plan: Plan, dropped: Sequence[Branch] = ()) -> None:
         """Set the attributes of a cut copy of the network without some of its branches."""
-        widths = plan.widths
+        self.bind(model, dropped)(plan)
+
+    def bind(self, model: nn.Module, dropped: Sequence[Branch] = ()) -> Callable[[Plan], None]:
+        """The same for one copy that is cut again and again: its modules are found once."""
 
         def gone(path: str) -> bool:
             return any(branch.holds(path) for branch in dropped)
 
-        for path in self.paths:
-            if gone(path):
-                continue
-            small = model.get_submodule(path)
-            follower = follower_of(small)
-            if follower is not None:
-                follower(self._dense.get_submodule(path), small, self._grouped.get(path))
-        for repeat in self.repeats:
-            if not gone(repeat.path):
+        found = [(p, model.get_submodule(p)) for p in self.paths if not gone(p)]
+        following = [
+            (follower, self._dense.get_submodule(path), small, self._grouped.get(path))
+            for path, small in found
+            if (follower := follower_of(small)) is not None
+        ]
+        repeats = [repeat for repeat in self.repeats if not gone(repeat.path)]
+
+        def apply(plan: Plan) -> None:
+            for follower, dense, small, grouped in following:
+                follower(dense, small, grouped)
+            widths = plan.widths
+            for repeat in repeats:
                 repeat.apply(model, widths)
+
+        return apply
 
     def enable(self, chosen: Iterable[Repeat]) -> None:
         """Treat some unsure integers as repeated sizes from now on."""
