@@ -115,19 +115,20 @@ def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any
 
     Returns:
         Seconds by part per unique evaluation; ``env_and_agent`` is what no other part accounts
-        for. Re-scoring of the finalists is left out.
+        for. Left out are the preparation of the compensation, once per search and given apart,
+        with the uniform plan that pays for it, and the re-scoring of finalists.
     """
-    search(setting.evaluator(), agent, 2)  # imports and warms up
-    problem = setting.evaluator()
+    problem = setting.evaluator(rescore_images=setting.job.evaluator.images)
+    search(problem, agent, 1)
     before = dict(problem.stats["seconds"])
-    found = search(problem, agent, evaluations)
+    found = search(problem, agent, evaluations + 1)
     after = problem.stats["seconds"]
     spent = {part: after[part] - before[part] for part in PARTS}
     other = max(found.seconds - sum(spent.values()), 0.0)
-    scored = sum(evaluation.seconds for evaluation in found.ledger)
+    scored = sum(evaluation.seconds for evaluation in found.ledger[1:])
     rescoring = max(sum(spent.values()) - spent["cost"] - scored, 0.0)
     whole = found.seconds - rescoring
-    count = len(found.ledger)
+    count = len(found.ledger) - 1
     shrink = scored / max(scored + rescoring, 1e-12)
     parts = {part: spent[part] * (1.0 if part == "cost" else shrink) for part in PARTS}
     parts["env_and_agent"] = other
@@ -135,6 +136,7 @@ def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any
         "agent": agent if isinstance(agent, str) else dict(agent),
         "evaluations": count,
         "seconds": whole,
+        "preparation_seconds": before["compensate"],
         "evaluations_per_second": count / whole,
         "seconds_per_evaluation": {part: value / count for part, value in parts.items()},
         "share": {part: value / whole for part, value in parts.items()},
@@ -233,7 +235,8 @@ def _markdown(report: Mapping[str, Any]) -> str:
                 f"score, here to within {report['difference']:.1e}.",
                 markdown(("way", "evaluations per second", "ms", "times the first", "plans"), rows),
                 f"Search with {agent}: {found['evaluations']} unique evaluations, "
-                f"{found['evaluations_per_second']:.2f} per second, all overhead included.",
+                f"{found['evaluations_per_second']:.2f} per second, all overhead included; before "
+                f"them {found['preparation_seconds']:.1f} s to prepare the compensation.",
                 markdown(("part", "ms per evaluation", "share, %"), parts),
             ]
         )

@@ -6,7 +6,7 @@ import logging
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,23 @@ class Setting:
         """The one fine-tuning recipe."""
         return self.job.finetune or FineTune(epochs=0)
 
-    def evaluator(self, store: str | None = None) -> Evaluator:
+    def evaluator(self, store: str | None = None, rescore_images: int | None = None) -> Evaluator:
         """The evaluator a run would search with.
 
         Args:
             store: File name in ``folder`` that results are kept in and shared by all searches.
+            rescore_images: Images finalists are scored on, in place of the job's own number.
         """
         job = self.job
+        config = job.evaluator
+        if rescore_images is not None:
+            config = replace(config, rescore_images=rescore_images)
         return create(
             job.groups,
             job.budgets,
             data=job.data,
             importance=job.importance,
-            config=job.evaluator,
+            config=config,
             store=None if store is None else self.folder / store,
             seed=job.seed,
         )
