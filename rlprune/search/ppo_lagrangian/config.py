@@ -57,7 +57,7 @@ class PPOLagrangianConfig(AgentConfig):
     kd: float = 0.2
     max_multiplier: float = 20.0
     start: str | None = None
-    start_std: float = 0.25
+    start_std: float = 0.4
 
     def __post_init__(self) -> None:
         """Checks the options."""
