@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rlprune.evaluator import Evaluation, Evaluator
     from rlprune_envs.setting import Setting
 
+_REMEMBERED = 1024
+
 
 class ProblemHandle:
     """Shares one problem between environments.
@@ -29,6 +31,7 @@ class ProblemHandle:
         self._built = hasattr(problem, "decisions")
         self._setting: Setting | None = None
         self._references: dict[bool, Evaluation] = {}
+        self._projected: dict[bytes, tuple[int, ...]] = {}
 
     @classmethod
     def of(cls, problem: Any) -> ProblemHandle:
@@ -71,7 +74,13 @@ class ProblemHandle:
             return self.setting.widths(ratios)
         from rlprune.evaluator import projection
 
-        return tuple(int(w) for w in projection.project(self.problem, ratios.tolist()))
+        key = ratios.tobytes()
+        if key not in self._projected:
+            if len(self._projected) >= _REMEMBERED:
+                self._projected.clear()
+            widths = projection.project(self.problem, ratios.tolist())
+            self._projected[key] = tuple(int(width) for width in widths)
+        return self._projected[key]
 
     def __copy__(self) -> ProblemHandle:
         return self
