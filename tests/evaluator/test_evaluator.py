@@ -63,6 +63,15 @@ def test_estimates_equal_the_values_of_the_compacted_network() -> None:
             assert costs[budget.name] == budget.value(module, INPUTS)
 
 
+def test_formulas_take_many_plans_at_once() -> None:
+    problem = evaluator({"macs": 0.5, "params": 0.5, "bytes": 0.5})
+    widths = np.array([random_widths(problem, seed) for seed in range(15)])
+    for budget in problem.budgets:
+        assert budget.estimate is not None
+        one_by_one = [budget.estimate(row.tolist()) for row in widths]
+        np.testing.assert_array_equal(budget.estimate.many(widths), one_by_one)
+
+
 def test_black_boxes_see_the_compacted_network() -> None:
     problem = evaluator({"tiles": Budget(tiles, "90%"), "peak_memory": 0.9})
     widths = random_widths(problem, 1)
