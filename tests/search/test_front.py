@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from torch import nn
 
@@ -128,3 +129,16 @@ def test_fronts_that_cannot_be_are_refused_before_anything_is_evaluated(
     with pytest.raises(error, match=message):
         search_front(problem, limits, "uniform", progress=False, **options)
     assert problem.ledger == []
+
+
+def test_rewards_of_known_plans_are_relative_to_the_reference_of_the_limit() -> None:
+    problem = evaluator({"macs": 0.7})
+    env = gym.make("rlprune_envs:KeepRatio-v0", problem=problem.at({"macs": "30%"}))
+    reward = env.get_wrapper_attr("reward")
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        reward(0.0)
+    _, info = env.reset()
+    uniform = info["reference"].quality
+    assert reward(uniform) == 0.0
+    assert reward(uniform / 2) == pytest.approx(0.5)
+    assert problem.ledger == [], "the ledger of another limit is another"
