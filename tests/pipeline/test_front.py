@@ -78,6 +78,7 @@ def test_interrupted_between_any_two_stages_a_front_ends_with_the_same_networks(
     dense: nn.Module, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = settings["data"].example_inputs
+    settings["stages"] = ("search", "finetune")
     whole = rlprune.prune(dense, x, out_dir=tmp_path / "whole", **settings)
     cut = tmp_path / "cut"
     settle = search_stage.settle
@@ -93,7 +94,7 @@ def test_interrupted_between_any_two_stages_a_front_ends_with_the_same_networks(
     monkeypatch.setattr("rlprune.pipeline.front.settle", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rlprune.prune(dense, x, out_dir=cut, **settings)
-    assert (cut / "macs_80" / "report.json").exists()
+    assert (cut / "macs_80" / "model.safetensors").exists()
     assert not (cut / "macs_60" / "plan.json").exists()
     size = (cut / "evaluations.jsonl").stat().st_size
     first = stamps(cut)
@@ -125,7 +126,7 @@ def test_a_longer_list_keeps_what_was_evaluated_and_another_one_must_be_asked_fo
     dense: nn.Module, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     x = settings["data"].example_inputs
-    settings["finetune"] = None
+    settings["stages"] = ("search",)
     first = rlprune.prune(dense, x, out_dir=tmp_path, **{**settings, "budgets": {"macs": [0.8]}})
     assert [point.out_dir.name for point in first.front] == ["macs_80"]
     lines = (tmp_path / "evaluations.jsonl").read_text().splitlines()
@@ -161,7 +162,8 @@ def test_a_run_that_starts_from_another_keeps_the_policy_it_began_with(
     x = settings["data"].example_inputs
     small = {"name": "ppo_lagrangian", "proposals": 16, "warmup": 4, "epochs": 2}
     settings.update(budgets={"macs": 0.6}, finetune=None, evaluations=12)
-    rlprune.prune(dense, x, out_dir=tmp_path / "first", **{**settings, "agent": small})
+    only_search = {**settings, "agent": small, "stages": ("search",)}
+    rlprune.prune(dense, x, out_dir=tmp_path / "first", **only_search)
     settings["agent"] = {**small, "start": str(tmp_path / "first")}
     settings["budgets"] = {"macs": 0.4}
     second = rlprune.prune(dense, x, out_dir=tmp_path / "second", **settings)
@@ -172,8 +174,11 @@ def test_a_run_that_starts_from_another_keeps_the_policy_it_began_with(
 
     (tmp_path / "first").rename(tmp_path / "elsewhere")
     (second.out_dir / "stages" / "search.json").unlink()
+    settings["stages"] = ("search",)
     again = rlprune.prune(dense, x, out_dir=second.out_dir, **settings)
     assert again.plan == second.plan
-    assert again.report["start"] == str(tmp_path / "first")
+    assert json.loads((second.out_dir / "start" / "origin.json").read_text())["folder"] == str(
+        tmp_path / "first"
+    )
     with pytest.raises(CheckpointError, match="cannot read a saved agent"):
         rlprune.prune(dense, x, out_dir=tmp_path / "third", **settings)
