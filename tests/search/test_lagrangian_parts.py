@@ -17,7 +17,6 @@ from rlprune.search.ppo_lagrangian import (
     Surrogate,
 )
 from rlprune.search.ppo_lagrangian.buffer import generalized_advantages, mixed_advantage
-from rlprune.search.ppo_lagrangian.screening import squash
 
 
 def test_terminal_cost_advantages_are_monte_carlo_by_hand() -> None:
@@ -170,10 +169,3 @@ def test_surrogate_interpolates_and_knows_where_it_does_not_know() -> None:
     probes = np.vstack([inputs[0], np.full(4, 0.01)])
     spread = surrogate.sample(probes, 200, generator).std(axis=0)
     assert spread[1] > 3 * spread[0]
-
-
-def test_squash_is_monotone_and_leaves_gains_alone() -> None:
-    rewards = np.linspace(-10, 1, 50)
-    squashed = [squash(float(r)) for r in rewards]
-    assert (np.diff(squashed) > 0).all()
-    assert squash(0.7) == 0.7

@@ -13,6 +13,7 @@ from rlprune.search.isolation import one_thread
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.freshness import Freshness
 from rlprune.search.ppo_lagrangian.surrogate import Surrogate
+from rlprune.search.rewards import squash
 from rlprune.search.session import Session
 
 logger = logging.getLogger(__name__)
@@ -144,8 +145,3 @@ class Screen:
         for sequence in found:
             self._play(sequence)
         return len(found)
-
-
-def squash(reward: float) -> float:
-    """Compresses the rewards of ruinous plans: identity above 0, logarithmic below."""
-    return reward if reward >= 0 else -math.log1p(-reward)
