@@ -39,8 +39,8 @@ class EvaluatorConfig:
     """
 
     quality: str = "kl"
-    images: int = 1024
-    rescore_images: int = 4096
+    images: int = 256
+    rescore_images: int = 2048
     batch_size: int = 256
     statistics: str = "batch"
     precision: str = "auto"
