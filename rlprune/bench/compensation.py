@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 import rlprune
-from rlprune.bench.tables import markdown
 from rlprune.compaction import build
 from rlprune.compensation import LeastSquares, Merge, compensate
 from rlprune.data import Data
@@ -31,6 +30,7 @@ from rlprune.models import create, load_checkpoint
 from rlprune.pipeline.folder import digest, read_json, write_json, write_text
 from rlprune.plan import Plan
 from rlprune.progress import track
+from rlprune.report import markdown
 from rlprune.training import Pretrain, evaluate, pretrain
 
 logger = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ def _table(
             spread = f" ± {pstdev(values):.2f}" if len(values) > 1 else ""
             row.append(f"{mean(values):.2f}{spread}")
         rows.append(row)
-    return markdown([title, *(f"{100 * (1 - k):.0f} % removed" for k in keeps)], rows)
+    return markdown.table([title, *(f"{100 * (1 - k):.0f} % removed" for k in keeps)], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.setting import Setting, environment, open_setting
-from rlprune.bench.tables import markdown
 from rlprune.compaction import Workspace
 from rlprune.evaluator import DataQuality, Evaluator, projection, qualities
 from rlprune.pipeline.folder import write_json, write_text
 from rlprune.progress import track
+from rlprune.report import markdown
 from rlprune.search import search
 
 log = logging.getLogger(__name__)
@@ -233,11 +233,13 @@ def _markdown(report: Mapping[str, Any]) -> str:
                 f"threads. The search scores {report['images']['searched']} images; the first way "
                 f"is the search's own. Slices and mask without compensation compute the same "
                 f"score, here to within {report['difference']:.1e}.",
-                markdown(("way", "evaluations per second", "ms", "times the first", "plans"), rows),
+                markdown.table(
+                    ("way", "evaluations per second", "ms", "times the first", "plans"), rows
+                ),
                 f"Search with {agent}: {found['evaluations']} unique evaluations, "
                 f"{found['evaluations_per_second']:.2f} per second, all overhead included; before "
                 f"them {found['preparation_seconds']:.1f} s to prepare the compensation.",
-                markdown(("part", "ms per evaluation", "share, %"), parts),
+                markdown.table(("part", "ms per evaluation", "share, %"), parts),
             ]
         )
         + "\n"

@@ -13,11 +13,12 @@ from typing import Any
 from rlprune.bench.plans import diverse
 from rlprune.bench.scoring import Scorer
 from rlprune.bench.setting import Setting, environment, open_setting
-from rlprune.bench.tables import COLORS, figure, markdown, save, spearman, spearman_interval
+from rlprune.bench.tables import COLORS, figure, save, spearman, spearman_interval
 from rlprune.bench.tuning import ShortEpochs
 from rlprune.errors import CheckpointError
 from rlprune.evaluator import Evaluator
 from rlprune.pipeline.folder import plain, read_json, write_json, write_text
+from rlprune.report import markdown
 from rlprune.training import finetune
 
 log = logging.getLogger(__name__)
@@ -211,7 +212,7 @@ def _markdown(setting: Setting, report: Mapping[str, Any]) -> str:
         f"{100 * max(accuracies):.2f} %, median {100 * statistics.median(accuracies):.2f} %). "
         f"Seconds per evaluation: {about['processor']}, {about['threads']} threads. Once per "
         f"network: {once}.",
-        markdown(head, body),
+        markdown.table(head, body),
     ]
     if report["ceiling"] is not None:
         lines.append(f"Two fine-tunings with different seeds agree to rho {report['ceiling']:.3f}.")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.bench.cells import planned
-from rlprune.bench.tables import COLORS, figure, markdown, percent, save, spread
+from rlprune.bench.tables import COLORS, figure, percent, save, spread
 from rlprune.bench.tuning import shown
 from rlprune.errors import ConfigError
 from rlprune.pipeline.folder import read_json, write_json, write_text
+from rlprune.report import markdown
 
 HEAD = (
     "agent", "evaluations", "seeds", "quality", "accuracy before, %", "after fine-tuning, %",
@@ -107,7 +108,7 @@ def _section(
         f"to {images} held-out samples, those the search did not use first, without fine-tuning; "
         f"median (smallest to largest) over seeds. Compensation: {about['compensation']}. "
         f"Times: {about['environment']['processor']}, {about['environment']['threads']} threads.",
-        markdown(HEAD, [_shown(row) for row in rows]),
+        markdown.table(HEAD, [_shown(row) for row in rows]),
         f"![quality against unique evaluations]({picture.as_posix()})",
     ]
     if dense is not None:

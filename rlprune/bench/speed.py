@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from rlprune.bench.setting import environment
-from rlprune.bench.tables import markdown
 from rlprune.budgets import count_macs, count_params
 from rlprune.budgets.latency import LatencyMeter, LatencySettings
 from rlprune.errors import ConfigError
@@ -21,6 +20,7 @@ from rlprune.pipeline.changes import RUN
 from rlprune.pipeline.example import load_example
 from rlprune.pipeline.folder import require_json, write_json, write_text
 from rlprune.progress import track
+from rlprune.report import markdown
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -172,4 +172,4 @@ def _markdown(rows: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
         for row in rows
     ]
     title = f"Dense and pruned forwards timed in turn, medians; {about['processor']}."
-    return f"## Speed\n\n{title}\n\n{markdown(head, body)}\n"
+    return f"## Speed\n\n{title}\n\n{markdown.table(head, body)}\n"

@@ -1,4 +1,4 @@
-"""Rows as Markdown, numbers with their spread, and figures that need no display."""
+"""Numbers with their spread, and figures that need no display."""
 
 from __future__ import annotations
 
@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
 COLORS = ("#2f6fb0", "#c8502d", "#3d9457", "#8a5fb0", "#b8912b", "#4aa3a8", "#7a7f87", "#c05a8a")
 """Colours of lines, in order."""
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column left and the others right."""
-    lines = ["| " + " | ".join(head) + " |"]
-    lines.append("|" + "|".join("---" if at == 0 else "---:" for at in range(len(head))) + "|")
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def spread(values: Sequence[float], show: Callable[[float], str]) -> str:

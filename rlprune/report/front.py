@@ -9,7 +9,7 @@ from typing import Any
 
 from rlprune.errors import ConfigError
 from rlprune.pipeline.folder import read_json, write_atomically, write_json, write_text
-from rlprune.report import figures, html
+from rlprune.report import figures, html, markdown
 from rlprune.report.units import number, percent, ratio
 
 FILE = "front.json"
@@ -173,13 +173,8 @@ def _change(table: Mapping[str, Any], point: Mapping[str, Any]) -> str:
 
 
 def _markdown(table: Mapping[str, Any], body: Sequence[Sequence[str]]) -> str:
-    lines = [
-        f"# {table['measure']} against {table['budget']}",
-        "",
-        "| " + " | ".join(HEAD) + " |",
-        "|---" + "|---:" * (len(HEAD) - 1) + "|",
-        *("| " + " | ".join(row) + " |" for row in body),
-        "",
-        f"{table['evaluations']} unique evaluations in all.",
-    ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"# {table['measure']} against {table['budget']}\n\n"
+        f"{markdown.table(HEAD, body)}\n\n"
+        f"{table['evaluations']} unique evaluations in all.\n"
+    )

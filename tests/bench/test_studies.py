@@ -16,11 +16,12 @@ from rlprune.bench import evaluation, fidelity, speed
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.plans import diverse
 from rlprune.bench.setting import open_setting
-from rlprune.bench.tables import markdown, spearman, spearman_interval, spread
+from rlprune.bench.tables import spearman, spearman_interval, spread
 from rlprune.cli.job import run as run_job
 from rlprune.compaction import mask
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.plan import Plan
+from rlprune.report import markdown
 
 Composed = Callable[..., dict[str, Any]]
 FIDELITY = (
@@ -42,7 +43,7 @@ def test_spearman_by_hand() -> None:
 
 
 def test_tables() -> None:
-    assert markdown(("a", "b"), [("x", "1")]) == "| a | b |\n|---|---:|\n| x | 1 |"
+    assert markdown.table(("a", "b"), [("x", "1")]) == "| a | b |\n|---|---:|\n| x | 1 |"
     assert spread([], str) == "-"
     assert spread([3.0, 1.0, 2.0], lambda v: f"{v:.0f}") == "2 (1 to 3)"
 
