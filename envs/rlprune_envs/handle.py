@@ -29,8 +29,8 @@ class ProblemHandle:
     def __init__(self, problem: Evaluator | Callable[[], Evaluator]) -> None:
         self._problem: Any = problem
         self._built = hasattr(problem, "decisions")
-        self._setting: Setting | None = None
-        self._references: dict[bool, Evaluation] = {}
+        self._settings: dict[str, Setting] = {}
+        self._references: dict[tuple[str, bool], Evaluation] = {}
         self._projected: dict[bytes, tuple[int, ...]] = {}
 
     @classmethod
@@ -51,27 +51,27 @@ class ProblemHandle:
             self._built = True
         return self._problem
 
-    @property
-    def setting(self) -> Setting:
-        """What all environments of this problem share (anchors, features); computed once."""
-        if self._setting is None:
+    def setting(self, anchor: str = "uniform") -> Setting:
+        """What environments of this problem with one anchor share; computed once."""
+        if anchor not in self._settings:
             from rlprune_envs.setting import Setting
 
-            self._setting = Setting.of(self.problem)
-        return self._setting
+            self._settings[anchor] = Setting.of(self.problem, anchor)
+        return self._settings[anchor]
 
-    def reference(self, *, project: bool) -> Evaluation:
+    def reference(self, anchor: str = "uniform", *, project: bool) -> Evaluation:
         """Evaluation of the plan that action 0 everywhere stands for; asked for once."""
-        if project not in self._references:
-            self._references[project] = self.problem.evaluate(
-                self.final_widths(self.setting.uniform, project=project)
+        key = (anchor, project)
+        if key not in self._references:
+            self._references[key] = self.problem.evaluate(
+                self.final_widths(self.setting(anchor).anchor, project=project)
             )
-        return self._references[project]
+        return self._references[key]
 
     def final_widths(self, ratios: np.ndarray, *, project: bool) -> tuple[int, ...]:
         """Legal widths that ``[n]`` keep ratios are evaluated at."""
         if not project:
-            return self.setting.widths(ratios)
+            return self.setting().widths(ratios)
         from rlprune.evaluator import projection
 
         key = ratios.tobytes()

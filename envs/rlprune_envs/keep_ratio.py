@@ -27,8 +27,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
     """A constrained decision process over the keep ratios of a network's groups.
 
     One step per group in execution order. The action in [-1, 1] is a keep ratio on a scale where
-    -1 is the group's smallest legal width, 0 the uniform ratio that meets the tightest budget and
-    +1 the full width. All rewards but the last are 0; the last is
+    -1 is the group's smallest legal width, 0 its anchor and +1 the full width. All rewards but the last are 0; the last is
     ``(quality - q0) / |q0|`` where ``q0`` is the quality of the plan that action 0 everywhere
     yields, so that plan earns exactly 0 (it is evaluated once, at the first reset, and is the
     ledger's first entry). An episode always ends by ``terminated``. Which metric a budget measures
@@ -49,6 +48,9 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         clamp: limit each action so that the groups still to come can, at their smallest widths,
             still meet every budget (AMC, He et al., ECCV 2018, Algorithm 1). The limit rests on
             estimates where a budget has no formula; combine with ``project`` to be certain.
+        anchor: what action 0 stands for: ``"uniform"``, the largest keep ratio that, used
+            everywhere, meets every budget, or ``"sensitivity"``, the plan with the least predicted
+            damage that does (:func:`rlprune.sensitivity.sensitivity`).
         render_mode: ``"ansi"`` or None.
     """
 
@@ -60,6 +62,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         *,
         project: bool = True,
         clamp: bool = False,
+        anchor: str = "uniform",
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -68,7 +71,8 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         self._handle = ProblemHandle.of(problem)
         self._project = project
         self._clamp = clamp
-        self._setting: Setting = self._handle.setting
+        self._anchor = anchor
+        self._setting: Setting = self._handle.setting(anchor)
         self._observer = Observer(self._setting)
         self._ratios: list[float] = []
         self._evaluation: Evaluation | None = None
@@ -139,7 +143,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode. See :class:`gymnasium.Env`."""
         super().reset(seed=seed)
-        self._reference = self._handle.reference(project=self._project)
+        self._reference = self._handle.reference(self._anchor, project=self._project)
         self._ratios = []
         self._evaluation = None
         return self._observer.reset()[0], {"reference": self._reference}
@@ -198,7 +202,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         return reward, info
 
     def _action_of(self, decision: int, ratio: float) -> float:
-        ratios = self._setting.uniform.copy()
+        ratios = self._setting.anchor.copy()
         ratios[decision] = ratio
         return float(self._setting.actions(ratios)[decision])
 

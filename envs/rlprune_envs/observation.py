@@ -25,7 +25,7 @@ class Layout:
     ``shares``      m     2 share - 1, share: drop of each cost if this group goes to its minimum
     ``used``        m     2 u - 1, u: cost / limit if all groups still to come took their minimum,
                           i.e. the part of the budget that the decisions taken have used up
-    ``outlook``     m     cost / limit - 1 if all groups still to come took the uniform ratio:
+    ``outlook``     m     cost / limit - 1 if all groups still to come took action 0:
                           negative means budget is left over, positive means overdrawn
     ==============  ====  ====================================================================
 
@@ -74,7 +74,7 @@ class Observer:
         self._count = count
         self._scale = np.log(setting.dense_costs / setting.limits)
         self._tail_lowest = _tails(setting.log_drops(setting.lowest))
-        self._tail_uniform = _tails(setting.log_drops(setting.uniform))
+        self._tail_anchor = _tails(setting.log_drops(setting.anchor))
         blocks = [
             np.vstack([np.eye(n), np.zeros((1, n))]),
             np.linspace(-1.0, 1.0, n + 1)[:, None],
@@ -116,7 +116,7 @@ class Observer:
         observation[:, self._previous] = previous
         m = self._log_cost.shape[1]
         used = np.exp(self._log_cost + self._tail_lowest[self._step])
-        outlook = np.exp(self._log_cost + self._tail_uniform[self._step])
+        outlook = np.exp(self._log_cost + self._tail_anchor[self._step])
         observation[:, -2 * m : -m] = np.minimum(2.0 * used - 1.0, 1.0)
         observation[:, -m:] = np.clip(outlook - 1.0, -1.0, 1.0)
         return observation
@@ -147,9 +147,9 @@ class Drafts:
         """Takes ``[E]`` actions; returns the next observations ``[E, size]``."""
         clipped = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         s, t = self._setting, self._step
-        span = np.where(clipped >= 0, s.highest[t] - s.uniform[t], s.uniform[t] - s.lowest[t])
+        span = np.where(clipped >= 0, s.highest[t] - s.anchor[t], s.anchor[t] - s.lowest[t])
         self._step += 1
-        return self._observer.advance(clipped, s.uniform[t] + clipped * span)
+        return self._observer.advance(clipped, s.anchor[t] + clipped * span)
 
 
 def _tails(log_drops: np.ndarray) -> np.ndarray:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from rlprune.evaluator import Evaluator
 
 
+ANCHORS = ("uniform", "sensitivity")
+"""What action 0 stands for: ``uniform``, the largest keep ratio that, used everywhere, meets every
+budget; ``sensitivity``, the plan with the least predicted damage that does (uniform where nothing
+can be predicted, for want of calibration data)."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """Anchors of the action scale, static features and a cheap cost model.
@@ -20,19 +26,22 @@ class Setting:
     Attributes:
         dense: ``[n]`` dense widths.
         lowest: ``[n]`` smallest legal keep ratios.
-        uniform: ``[n]`` keep ratios of the uniform plan that meets the tightest budget.
+        anchor: ``[n]`` keep ratios that action 0 stands for (see :data:`ANCHORS`).
         highest: ``[n]`` largest legal keep ratios.
         nearest: ``[n, max(dense) + 1]`` nearest legal width to each integer width.
         features: ``[n, F]`` static description of the layers, scaled to about [-1, 1].
         shares: ``[n, m]`` relative drop of each cost when one group alone goes to its minimum.
-        slope: ``[m]`` exponent that makes the cheap model exact at the uniform plan.
+        slope: ``[m]`` exponent that makes the cheap model exact at the uniform plan that meets the tightest
+            budget.
         limits: ``[m]`` budget limits.
         dense_costs: ``[m]`` costs of the dense network.
+        damage_roots: per group the root of its predicted damage by kept units, ``[width + 1]``;
+            None where nothing is predicted.
     """
 
     dense: np.ndarray
     lowest: np.ndarray
-    uniform: np.ndarray
+    anchor: np.ndarray
     highest: np.ndarray
     nearest: np.ndarray
     features: np.ndarray
@@ -40,12 +49,19 @@ class Setting:
     slope: np.ndarray
     limits: np.ndarray
     dense_costs: np.ndarray
+    damage_roots: tuple[np.ndarray, ...] | None = None
 
     @classmethod
-    def of(cls, problem: Evaluator) -> Setting:
-        """Reads a problem. Calls its budget functions a few times, its quality never."""
+    def of(cls, problem: Evaluator, anchor: str = "uniform") -> Setting:
+        """Reads a problem. Calls its budget functions a few times, its quality never.
+
+        Raises:
+            ValueError: the problem has nothing to decide, or the anchor is unknown.
+        """
         from rlprune.evaluator import projection
 
+        if anchor not in ANCHORS:
+            raise ValueError(f"anchor must be one of {', '.join(ANCHORS)}, got {anchor!r}")
         groups = problem.decisions
         if not groups:
             raise ValueError(
@@ -64,7 +80,7 @@ class Setting:
         setting = cls(
             dense=dense,
             lowest=lowest,
-            uniform=widths / dense,
+            anchor=widths / dense,
             highest=np.array([w[-1] for w in legal]) / dense,
             nearest=np.array([_nearest(choices, int(dense.max())) for choices in legal]),
             features=np.asarray(problem.features, dtype=np.float64),
@@ -73,12 +89,19 @@ class Setting:
             limits=limits,
             dense_costs=dense_costs,
         )
-        drops = -setting.log_drops(setting.uniform).sum(axis=0)
+        drops = -setting.log_drops(setting.anchor).sum(axis=0)
         true_drop = -np.log(
             np.clip([at_uniform[b.name] for b in problem.budgets] / dense_costs, 1e-6, 1.0)
         )
         slope = np.where(drops > 1e-9, true_drop / np.maximum(drops, 1e-9), 1.0)
-        return replace(setting, slope=np.clip(slope, 0.05, 20.0))
+        setting = replace(setting, slope=np.clip(slope, 0.05, 20.0))
+        if anchor == "uniform" or problem.sensitivity is None:
+            return setting
+        return replace(
+            setting,
+            anchor=_least_damage(problem, setting) / dense,
+            damage_roots=tuple(np.sqrt(curve) for curve in problem.sensitivity),
+        )
 
     def log_drops(self, ratios: np.ndarray) -> np.ndarray:
         """Log of the factor by which each group's ratio lowers each cost.
@@ -113,23 +136,38 @@ class Setting:
     def ratio(self, decision: int, action: float) -> float:
         """Keep ratio that an action in [-1, 1] stands for.
 
-        Linear from the smallest legal ratio (-1) to the uniform ratio (0) and from there to the
-        largest (+1): monotone, and zero everywhere is the uniform plan.
+        Linear from the smallest legal ratio (-1) to the anchor (0) and from there to the largest
+        (+1): monotone, and zero everywhere is the anchor.
         """
-        low, mid, high = self.lowest[decision], self.uniform[decision], self.highest[decision]
+        low, mid, high = self.lowest[decision], self.anchor[decision], self.highest[decision]
         return float(mid + action * (high - mid) if action >= 0 else mid + action * (mid - low))
 
     def ratios(self, actions: np.ndarray) -> np.ndarray:
         """Keep ratios ``[..., n]`` of whole action sequences ``[..., n]``."""
         actions = np.clip(actions, -1.0, 1.0)
-        span = np.where(actions >= 0, self.highest - self.uniform, self.uniform - self.lowest)
-        return np.asarray(self.uniform + actions * span)
+        span = np.where(actions >= 0, self.highest - self.anchor, self.anchor - self.lowest)
+        return np.asarray(self.anchor + actions * span)
 
     def actions(self, ratios: np.ndarray) -> np.ndarray:
         """Actions ``[..., n]`` that stand for keep ratios: the inverse of :meth:`ratios`."""
-        up = ratios >= self.uniform
-        span = np.where(up, self.highest - self.uniform, self.uniform - self.lowest)
-        return np.clip((ratios - self.uniform) / np.maximum(span, 1e-9), -1.0, 1.0)
+        up = ratios >= self.anchor
+        span = np.where(up, self.highest - self.anchor, self.anchor - self.lowest)
+        return np.clip((ratios - self.anchor) / np.maximum(span, 1e-9), -1.0, 1.0)
+
+
+def _least_damage(problem: Evaluator, setting: Setting) -> np.ndarray:
+    """Widths ``[n]`` with the least predicted damage within the budgets."""
+    from rlprune.evaluator import allocate, projection
+    from rlprune_envs.preview import relative_costs
+
+    assert problem.sensitivity is not None
+    widths = allocate(
+        problem.sensitivity,
+        problem.legal,
+        lambda rows: relative_costs(problem, setting, rows / setting.dense),
+    )
+    fitted = projection.project(problem, (np.array(widths) / setting.dense).tolist())
+    return np.asarray(fitted, dtype=np.int64)
 
 
 def _nearest(legal: np.ndarray, largest: int) -> np.ndarray:

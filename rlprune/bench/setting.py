@@ -22,7 +22,13 @@ from rlprune.errors import ConfigError
 from rlprune.evaluator import Evaluator, EvaluatorConfig, create
 from rlprune.pipeline.dense import dense_network
 from rlprune.pipeline.folder import RunFolder, plain, write_json
-from rlprune.pipeline.job import Job, default_compensation, place, resolve_device
+from rlprune.pipeline.job import (
+    Job,
+    default_compensation,
+    default_importance,
+    place,
+    resolve_device,
+)
 from rlprune.training import FineTune, Pretrain
 
 log = logging.getLogger(__name__)
@@ -116,7 +122,7 @@ def open_setting(config: Mapping[str, Any]) -> Setting:
         budgets=parsed,
         agent=None,
         evaluations=1,
-        importance=criterion(config["importance"]),
+        importance=default_importance(criterion(config["importance"]), chosen),
         compensation=chosen,
         evaluator=evaluator,
         finetune=FineTune.from_dict(config["finetune"]),

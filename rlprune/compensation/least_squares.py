@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +17,10 @@ from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.context import Context
 from rlprune.compensation.moments import Consumer, InputMoments, Moments
 from rlprune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlprune.batches import Batch
+    from rlprune.structure import Groups
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +44,33 @@ class Fit:
     cross: Tensor
     ridge: float
 
+    def columns(self, kept: Tensor) -> Tensor:
+        """Columns of the consumer's matrix that read the positions ``kept``, and its intercept."""
+        per_channel = self.consumer.per_channel
+        at = (kept[:, None] * per_channel + torch.arange(per_channel)).reshape(-1)
+        if self.consumer.intercept:
+            at = torch.cat([at, torch.tensor([self.gram.shape[0] - 1])])
+        return at
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """The fits of a network by weight name, and where plans cut."""
+    """The fits of a network.
+
+    Attributes:
+        key: what they were computed from.
+        samples: the calibration samples; held, so that nothing else takes their address.
+        fits: by weight name.
+        left_out: the weights that are not refitted and why.
+    """
 
     key: tuple[Any, ...]
-    slicer: Slicer
+    samples: tuple[Tensor, ...]
     fits: dict[str, Fit]
     left_out: dict[str, str]
+
+
+_PREPARED: WeakKeyDictionary[Groups, Prepared] = WeakKeyDictionary()
 
 
 class LeastSquares:
@@ -87,7 +110,7 @@ class LeastSquares:
             raise ConfigError(f"least_squares: rows is {rows}; it must be at least 1")
         self.ridge, self.patch_limit, self.rows = ridge, patch_limit, rows
         self.left_out: dict[str, str] = {}
-        self._prepared: WeakKeyDictionary[object, Prepared] = WeakKeyDictionary()
+        self._slicers: WeakKeyDictionary[Groups, Slicer] = WeakKeyDictionary()
 
     def prepare(self, context: Context) -> Prepared:
         """Moments of the dense network; computed once per network and calibration data.
@@ -95,23 +118,13 @@ class LeastSquares:
         Raises:
             DataError: there is no calibration data.
         """
-        key = tuple(
-            (x.data_ptr(), tuple(x.shape), 0 if x.is_inference() else x._version)
-            for x in tree_leaves([inputs for inputs, _ in context.batches])
-            if isinstance(x, Tensor)
+        known = prepare(
+            context.groups,
+            context.batches,
+            ridge=self.ridge,
+            patch_limit=self.patch_limit,
+            rows=self.rows,
         )
-        known = self._prepared.get(context.groups)
-        if known is None or known.key != key:
-            moments = InputMoments(
-                context.groups, context.batches, patch_limit=self.patch_limit, rows=self.rows
-            )
-            for name in [n for n, m in moments.found.items() if not m.finite]:
-                moments.left_out[name] = "its inputs are not finite"
-            for name, reason in moments.left_out.items():
-                logger.info("least_squares leaves '%s' as it is: %s", name, reason)
-            fits = {name: self._fit(m) for name, m in moments.found.items() if m.finite}
-            known = Prepared(key, Slicer(context.groups), fits, moments.left_out)
-            self._prepared[context.groups] = known
         self.left_out = known.left_out
         return known
 
@@ -122,22 +135,64 @@ class LeastSquares:
             DataError: there is no calibration data.
         """
         prepared = self.prepare(context)
-        cuts = prepared.slicer.kept_by_tensor(context.plan)
+        if context.groups not in self._slicers:
+            self._slicers[context.groups] = Slicer(context.groups)
+        cuts = self._slicers[context.groups].kept_by_tensor(context.plan)
         for name, fit in prepared.fits.items():
             cut = cuts.get(name, {})
             kept = cut.get(fit.consumer.dim)
             if kept is not None:
                 _refit(context, fit, kept, cut.get(1 - fit.consumer.dim))
 
-    def _fit(self, moments: Moments) -> Fit:
-        consumer = moments.consumer
-        weight = consumer.matrix(consumer.weight, getattr(consumer.module, "bias", None))
-        gram = moments.mean(0, 1)
-        scale = float(gram.diagonal().mean().clamp_min(1e-300))
-        ridge = self.ridge
-        if ridge is None:
-            ridge = choose_ridge(moments, weight) / scale
-        return Fit(consumer, gram, gram @ weight.T, ridge * scale)
+
+def prepare(
+    groups: Groups,
+    batches: Sequence[Batch],
+    *,
+    ridge: float | None = None,
+    patch_limit: int = 1200,
+    rows: int = 16384,
+) -> Prepared:
+    """The fits of a network; computed once for the same network, calibration data and options.
+
+    Args:
+        groups: the dense network's groups.
+        batches: calibration batches.
+        ridge: see :class:`LeastSquares`.
+        patch_limit: likewise.
+        rows: likewise.
+
+    Raises:
+        DataError: there is no batch.
+    """
+    samples = [x for x in tree_leaves([inputs for inputs, _ in batches]) if isinstance(x, Tensor)]
+    key = (
+        (ridge, patch_limit, rows),
+        tuple(
+            (x.data_ptr(), tuple(x.shape), 0 if x.is_inference() else x._version) for x in samples
+        ),
+    )
+    known = _PREPARED.get(groups)
+    if known is None or known.key != key:
+        moments = InputMoments(groups, batches, patch_limit=patch_limit, rows=rows)
+        for name in [n for n, m in moments.found.items() if not m.finite]:
+            moments.left_out[name] = "its inputs are not finite"
+        for name, reason in moments.left_out.items():
+            logger.info("least_squares leaves '%s' as it is: %s", name, reason)
+        fits = {name: _fit(m, ridge) for name, m in moments.found.items() if m.finite}
+        known = Prepared(key, tuple(samples), fits, moments.left_out)
+        _PREPARED[groups] = known
+    return known
+
+
+def _fit(moments: Moments, ridge: float | None) -> Fit:
+    consumer = moments.consumer
+    weight = consumer.matrix(consumer.weight, getattr(consumer.module, "bias", None))
+    gram = moments.mean(0, 1)
+    scale = float(gram.diagonal().mean().clamp_min(1e-300))
+    if ridge is None:
+        ridge = choose_ridge(moments, weight) / scale
+    return Fit(consumer, gram, gram @ weight.T, ridge * scale)
 
 
 def choose_ridge(moments: Moments, weight: Tensor) -> float:
@@ -183,13 +238,28 @@ def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> 
     module = context.module.get_submodule(consumer.name.rpartition(".")[0])
     small = module.get_parameter("weight")
     bias = getattr(module, "bias", None)
-    prior = consumer.matrix(small, bias).T
-    per_channel = consumer.per_channel
-    at = kept
-    if per_channel > 1:
-        at = (kept[:, None] * per_channel + torch.arange(per_channel)).reshape(-1)
-    if consumer.intercept:
-        at = torch.cat([at, torch.tensor([fit.gram.shape[0] - 1])])
+    fitted = refit(fit, kept, consumer.matrix(small, bias), outputs)
+    weight, shift = consumer.unpack(fitted, small)
+    with torch.no_grad():
+        small.copy_(weight)
+        if shift is not None and bias is not None:
+            bias.copy_(shift)
+
+
+def refit(fit: Fit, kept: Tensor, prior: Tensor, outputs: Tensor | None = None) -> Tensor:
+    """A consumer's weights when only some of its inputs are left.
+
+    Args:
+        fit: the consumer.
+        kept: positions kept along the dimension it reads.
+        prior: its matrix before, [outputs kept, inputs kept].
+        outputs: positions kept along the other dimension; None keeps all.
+
+    Returns:
+        The refitted matrix, of the prior's shape.
+    """
+    consumer = fit.consumer
+    at = fit.columns(kept)
     cross = fit.cross.index_select(0, at)
     if outputs is not None:
         per_output = fit.cross.shape[1] // consumer.weight.shape[1 - consumer.dim]
@@ -199,12 +269,7 @@ def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> 
     pull = torch.full((len(at),), fit.ridge, dtype=gram.dtype)
     if consumer.intercept:
         pull[-1] = 0
-    fitted = solve(gram, cross, pull, prior)
-    weight, shift = consumer.unpack(fitted.T, small)
-    with torch.no_grad():
-        small.copy_(weight)
-        if shift is not None and bias is not None:
-            bias.copy_(shift)
+    return solve(gram, cross, pull, prior.T).T
 
 
 def solve(gram: Tensor, right: Tensor, pull: Tensor, prior: Tensor) -> Tensor:

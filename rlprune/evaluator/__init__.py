@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlprune.evaluator import projection
+from rlprune.evaluator.allocation import allocate
 from rlprune.evaluator.create import EvaluatorConfig, calibration_of, create, qualities
 from rlprune.evaluator.evaluation import Evaluation
 from rlprune.evaluator.evaluator import Evaluator
@@ -19,6 +20,7 @@ __all__ = [
     "Quality",
     "ScoreQuality",
     "Store",
+    "allocate",
     "calibration_of",
     "create",
     "projection",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlprune import budgets as budget_module
 from rlprune import importance as importance_module
+from rlprune.batches import as_batches
 from rlprune.budgets import Budget
 from rlprune.errors import ConfigError, DataError
 from rlprune.evaluator.evaluator import Evaluator
 from rlprune.evaluator.quality import DataQuality, Quality, ScoreQuality
+from rlprune.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -38,7 +42,7 @@ class EvaluatorConfig:
         compensation: Methods applied to every candidate before it is scored.
     """
 
-    quality: str = "kl"
+    quality: str = "logits"
     images: int = 256
     rescore_images: int = 2048
     batch_size: int = 256
@@ -99,6 +103,13 @@ def create(
             generator=torch.Generator().manual_seed(seed),
         )
     quality, rescore = qualities(groups.model, data, score, config, calibration)
+
+    @cache
+    def predict() -> dict[str, np.ndarray]:
+        batches = as_batches(calibration)
+        reconstruct = "least_squares" in config.compensation
+        return sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
+
     return Evaluator(
         groups,
         resolved,
@@ -109,6 +120,7 @@ def create(
         calibration=calibration if config.compensation else None,
         store=store,
         open_limits=open_limits,
+        sensitivity=None if calibration is None else predict,
     )
 
 

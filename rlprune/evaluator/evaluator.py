@@ -6,7 +6,7 @@ import copy
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,7 @@ class Evaluator:
             with the same seed replays from it and ends as if it had never been interrupted.
         open_limits: Names of budgets whose limits the store is not bound to, because it serves
             several of them (see :meth:`at`).
+        sensitivity: Computes what :attr:`sensitivity` holds, when it is first asked for.
 
     Attributes:
         groups: As given.
@@ -79,6 +80,7 @@ class Evaluator:
         calibration: Any = None,
         store: Path | str | None = None,
         open_limits: Collection[str] = (),
+        sensitivity: Callable[[], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         if not groups.prunable:
             raise BudgetError("no group of the network can be pruned; see groups.table()")
@@ -95,6 +97,7 @@ class Evaluator:
         self._calibration = as_batches(calibration)
         self._workspace = Workspace(groups)
         self._open_limits = frozenset(open_limits)
+        self._sensitivity = sensitivity
         self._seconds = dict.fromkeys(_PARTS, 0.0)
         self._hits = 0
         self._replayed = 0
@@ -237,6 +240,24 @@ class Evaluator:
     def features(self) -> np.ndarray:
         """``[decisions, features]``: static description of the groups, about [-1, 1]."""
         return describe.features(self, self._scores)
+
+    @cached_property
+    def sensitivity(self) -> tuple[np.ndarray, ...] | None:
+        """Predicted damage of every decision by kept units, ``[width + 1]`` each.
+
+        None where there is no calibration data to predict from, or it cannot be done on this
+        network. No evaluation is spent. See :func:`rlprune.sensitivity.sensitivity`.
+        """
+        if self._sensitivity is None:
+            return None
+        start = time.perf_counter()
+        try:
+            curves = self._sensitivity()
+        except (RuntimeError, TypeError, ValueError) as error:
+            logger.warning("no sensitivity curves for this network: %s", error)
+            return None
+        logger.info("sensitivity curves, %.1f s", time.perf_counter() - start)
+        return tuple(curves[group.name] for group in self.decisions)
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rlprune.errors import ConfigError, ScoreError
 from rlprune.importance.activation import activation
 from rlprune.importance.base import Loss, ScoringData, combine, unit_rows, weight_slices
 from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
+from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
 from rlprune.locate import locate
 
@@ -32,6 +33,7 @@ CRITERIA: dict[str, Criterion] = {
     "taylor": taylor,
     "activation": activation,
     "fpgm": fpgm,
+    "obs": obs,
     "random": random,
 }
 """Built-in criteria by name; add to it, or pass a function or its dotted path instead."""
@@ -117,6 +119,7 @@ __all__ = [
     "fpgm",
     "l1",
     "l2",
+    "obs",
     "random",
     "scores",
     "taylor",

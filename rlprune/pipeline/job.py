@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.budgets import Budget
+from rlprune.compensation import LeastSquares
 from rlprune.data import Data
 from rlprune.errors import ConfigError
 from rlprune.evaluator import EvaluatorConfig
@@ -185,6 +186,20 @@ def place(
         raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     target = resolve_device(device, model)
     return copy.deepcopy(model).eval().to(target), to_device(example_inputs, target)
+
+
+def default_importance(importance: Any, compensation: Any) -> Any:
+    """Fill in what ``auto`` stands for.
+
+    Args:
+        importance: As the user gave it; ``auto`` is ``obs``, which orders units by how well least
+            squares does without them, where the result is compensated by it, and ``l1`` elsewhere.
+        compensation: That of the result, as `default_compensation` returns it.
+    """
+    if not isinstance(importance, str) or importance != "auto":
+        return importance
+    refits = [c for c in compensation or () if c == "least_squares" or isinstance(c, LeastSquares)]
+    return "obs" if refits else "l1"
 
 
 def default_compensation(

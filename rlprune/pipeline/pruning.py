@@ -16,7 +16,7 @@ from rlprune.errors import ConfigError
 from rlprune.evaluator import EvaluatorConfig
 from rlprune.pipeline.folder import STAGES, RunFolder, plain
 from rlprune.pipeline.front import prune_front
-from rlprune.pipeline.job import Job, default_compensation, place
+from rlprune.pipeline.job import Job, default_compensation, default_importance, place
 from rlprune.pipeline.result import PruneResult
 from rlprune.pipeline.run import Run
 from rlprune.training import FineTune
@@ -32,7 +32,7 @@ def prune(
     agent: Any = "ppo_lagrangian",
     evaluations: int = 300,
     front_later: float = 0.4,
-    importance: Any = "l1",
+    importance: Any = "auto",
     compensation: Any = "auto",
     evaluator: EvaluatorConfig | Mapping[str, Any] | None = None,
     finetune: FineTune | str | None = "auto",
@@ -70,7 +70,8 @@ def prune(
         evaluations: Unique candidate evaluations of the search.
         front_later: With a list of limits, the evaluations of every limit searched after the
             first one, as a share of ``evaluations``.
-        importance: Criterion that orders the units of a group: a name or a function.
+        importance: Criterion that orders the units of a group: a name or a function. ``auto`` is
+            ``obs`` where the result is compensated by least squares, else ``l1``.
         compensation: How surviving weights make up for the removed ones: a method, several in
             order, or None. ``auto`` is least squares, then BN statistics, where there is
             data.
@@ -126,7 +127,7 @@ def prune(
             budgets=asked.sets[0],
             agent=agent,
             evaluations=evaluations,
-            importance=importance,
+            importance=default_importance(importance, chosen),
             compensation=chosen,
             evaluator=evaluator,
             finetune=finetune,

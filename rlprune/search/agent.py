@@ -34,12 +34,19 @@ AGENTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Base of the agents' configurations."""
+    """Base of the agents' configurations.
+
+    Attributes:
+        anchor: what action 0 stands for, and so where a search begins: ``uniform``, one keep ratio
+            everywhere, or ``sensitivity``, the plan with the least predicted damage.
+    """
 
     name: ClassVar[str] = ""
+    anchor: str = "uniform"
 
     def __post_init__(self) -> None:
         """Checks values; subclasses extend it."""
+        self.require(self.anchor in ("uniform", "sensitivity"), "anchor", "uniform or sensitivity")
 
     def require(self, condition: bool, field: str, valid: str) -> None:
         """Raises :class:`ConfigError` naming ``field`` and its value unless ``condition``."""
@@ -73,7 +80,7 @@ class Agent(ABC):
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for the environment."""
-        return dict(self.env_options)
+        return {**self.env_options, "anchor": self.config.anchor}
 
     @abstractmethod
     def run(self, session: Session) -> None:

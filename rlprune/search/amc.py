@@ -44,6 +44,7 @@ class AmcConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         for field in ("warmup", "batch_size", "updates", "hidden"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
         for field in ("noise", "learning_rate"):

@@ -36,6 +36,7 @@ class CemConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         self.require(self.samples >= 2, "samples", "at least 2")
         self.require(1 <= self.elites < self.samples, "elites", "between 1 and samples - 1")
         self.require(self.initial_std > 0, "initial_std", "positive")

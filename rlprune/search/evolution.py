@@ -36,6 +36,7 @@ class EvolutionConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         for field in ("parents", "children", "initial"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
         for field in ("mutation_rate", "crossover_rate"):

@@ -24,6 +24,7 @@ class RandomConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         """Checks the interval."""
+        super().__post_init__()
         self.require(0 < self.reach <= 1, "reach", "in (0, 1]")
 
 

@@ -1,4 +1,4 @@
-"""The same keep ratio everywhere."""
+"""The plan that searches begin with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UniformConfig(AgentConfig):
-    """The uniform plan has no options."""
+    """The uniform plan; with ``anchor: sensitivity``, the one of least predicted damage."""
 
     name: ClassVar[str] = "uniform"
 

@@ -37,7 +37,7 @@ class PPOLagrangianAgent(Agent):
 
     def options(self) -> dict[str, Any]:
         """Environment options."""
-        return {"project": self.config.project}
+        return {**super().options(), "project": self.config.project}
 
     def run(self, session: Session) -> None:
         """Trains until the session is done."""

@@ -38,6 +38,7 @@ class PPOLagrangianConfig(AgentConfig):
     """
 
     name: ClassVar[str] = "ppo_lagrangian"
+    anchor: str = "sensitivity"
     project: bool = True
     episodes: int = 6
     proposals: int = 128
@@ -61,6 +62,7 @@ class PPOLagrangianConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         self.require(self.episodes >= 2, "episodes", "at least 2")
         self.require(
             self.proposals >= self.episodes, "proposals", f"at least episodes={self.episodes}"

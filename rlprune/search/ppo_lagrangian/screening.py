@@ -11,6 +11,7 @@ import torch
 
 from rlprune.search.isolation import one_thread
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
+from rlprune.search.ppo_lagrangian.forecast import Forecaster
 from rlprune.search.ppo_lagrangian.freshness import Freshness
 from rlprune.search.ppo_lagrangian.surrogate import Surrogate
 from rlprune.search.rewards import squash
@@ -47,6 +48,7 @@ class Screen:
         self._config = config
         self._session = session
         self._surrogate = Surrogate(session.decisions)
+        self._forecaster = Forecaster(session)
         self._generator = torch.Generator().manual_seed(session.seed + 1)
         self._previews = session.env.get_wrapper_attr("previews")
         self._setting = session.env.get_wrapper_attr("setting")
@@ -92,8 +94,7 @@ class Screen:
         """Books plans of earlier searches: their quality holds here, their reward follows."""
         for known in self._session.known:
             self._booked.add(known.widths)
-            reward = squash(self._session.reward(known.quality))
-            self._surrogate.add(np.array(known.widths) / self._setting.dense, reward)
+            self._learn(known.widths, squash(self._session.reward(known.quality)))
         if len(self._surrogate) >= _FEWEST:
             with one_thread():
                 self._surrogate.fit()
@@ -104,7 +105,11 @@ class Screen:
                 self._surrogate.fit()
             if len(self._surrogate) < _FEWEST:
                 return np.zeros(len(ratios))
-            return self._surrogate.predict(ratios)
+            return self._surrogate.predict(*self._forecaster(ratios))
+
+    def _learn(self, widths: tuple[int, ...], reward: float) -> None:
+        inputs, predicted = self._forecaster(np.array([widths]) / self._setting.dense)
+        self._surrogate.add(inputs[0], float(predicted[0]), reward)
 
     def _play(self, sequence: np.ndarray) -> tuple[float, np.ndarray]:
         """Spends an evaluation; returns the squashed reward and the violations ``[m]``."""
@@ -113,7 +118,7 @@ class Screen:
         widths = outcome.evaluation.widths
         if widths not in self._booked:
             self._booked.add(widths)
-            self._surrogate.add(np.array(widths) / self._setting.dense, reward)
+            self._learn(widths, reward)
         return reward, outcome.violations
 
     def _orders(self, ratios: np.ndarray, count: int, trusted: bool) -> list[Sequence[int]]:
@@ -123,9 +128,10 @@ class Screen:
         orders: list[Sequence[int]] = [as_proposed] * min(free, count)
         if len(orders) == count:
             return orders
+        described = self._forecaster(ratios)
         with one_thread():
-            samples = self._surrogate.sample(ratios, count, self._generator)
-        mean = self._surrogate.predict(ratios)
+            samples = self._surrogate.sample(*described, count, self._generator)
+        mean = self._surrogate.predict(*described)
         greedy = round(self._config.exploit * count)
         for slot, sample in enumerate(samples[len(orders) :]):
             orders.append(np.argsort(-(mean if slot < greedy else sample), kind="stable").tolist())
@@ -139,7 +145,7 @@ class Screen:
         def wanted(drawn: np.ndarray) -> np.ndarray:
             if not trusted:
                 return np.zeros(len(drawn))
-            return self._surrogate.predict(self._previews(drawn).ratios)
+            return self._surrogate.predict(*self._forecaster(self._previews(drawn).ratios))
 
         found = self._freshness.wander(sequences, count, taken, wanted) if count else []
         for sequence in found:

@@ -1,4 +1,4 @@
-"""Gaussian-process surrogate of the terminal reward over keep ratios."""
+"""Gaussian-process surrogate of the terminal reward over plans."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import torch
 
 _JITTER = 1e-6
 _REFIT = 1.15
+_CUBE = 0.29
 
 
 class Surrogate:
-    """Matern-5/2 Gaussian process with one length scale per group.
+    """Matern-5/2 Gaussian process with one length scale per group around a predicted reward.
 
-    Hyperparameters are the maximum a posteriori under the log-normal priors of Hvarfner,
+    Inputs are shifted and scaled, all by one factor, so that they spread as points of a unit cube
+    would. Hyperparameters are the maximum a posteriori under the log-normal priors of Hvarfner,
     Hellsten and Nardi ("Vanilla Bayesian optimization performs great in high dimensions",
-    ICML 2024), whose length scales grow with the square root of the dimension.
+    ICML 2024), whose length scales grow with the square root of the dimension. The mean is a line
+    over a prediction of the reward, fitted by least squares.
 
     Args:
         dimensions: number of groups.
@@ -26,6 +29,7 @@ class Surrogate:
     def __init__(self, dimensions: int, capacity: int = 400) -> None:
         self._capacity = capacity
         self._inputs: list[np.ndarray] = []
+        self._predicted: list[float] = []
         self._targets: list[float] = []
         prior = math.sqrt(2.0) + 0.5 * math.log(dimensions)
         self._length_prior = prior
@@ -36,18 +40,25 @@ class Surrogate:
     def __len__(self) -> int:
         return len(self._targets)
 
-    def add(self, ratios: np.ndarray, target: float) -> None:
-        """Adds one evaluated plan: ``[n]`` keep ratios and its reward."""
-        self._inputs.append(np.asarray(ratios, dtype=np.float64))
+    def add(self, inputs: np.ndarray, predicted: float, target: float) -> None:
+        """Adds one evaluated plan: ``[n]`` inputs, its predicted reward and the real one."""
+        self._inputs.append(np.asarray(inputs, dtype=np.float64))
+        self._predicted.append(float(predicted))
         self._targets.append(float(target))
 
     def fit(self, steps: int = 30) -> None:
         """Conditions on the points added so far; tunes hyperparameters when 15 % are new."""
         keep = self._selection()
-        self._x = _warp(np.array([self._inputs[i] for i in keep]))
-        y = torch.tensor([self._targets[i] for i in keep], dtype=torch.float64)
-        self._mean, self._std = y.mean(), y.std().clamp_min(1e-9)
-        self._y = (y - self._mean) / self._std
+        x = np.array([self._inputs[i] for i in keep])
+        self._centre = x.mean(axis=0)
+        self._scale = _CUBE / max(float(np.sqrt(x.var(axis=0).mean())), 1e-9)
+        self._x = self._warp(x)
+        predicted = np.array([self._predicted[i] for i in keep])
+        y = np.array([self._targets[i] for i in keep])
+        self._slope = _slope(predicted, y)
+        rest = torch.from_numpy(y - self._slope * predicted)
+        self._mean, self._std = rest.mean(), rest.std().clamp_min(1e-9)
+        self._y = (rest - self._mean) / self._std
         length = self._log_length.clone().requires_grad_()
         noise = self._log_noise.clone().requires_grad_()
         optimizer = torch.optim.Adam([length, noise], lr=0.1)
@@ -62,15 +73,17 @@ class Surrogate:
         self._factor = self._cholesky(self._log_length, self._log_noise)
         self._weights = torch.cholesky_solve(self._y[:, None], self._factor)
 
-    def predict(self, ratios: np.ndarray) -> np.ndarray:
-        """Posterior mean ``[P]`` of the reward at ``[P, n]`` keep ratios."""
-        cross = _matern(_warp(ratios), self._x, self._log_length)
+    def predict(self, inputs: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Posterior mean ``[P]`` of the reward at ``[P, n]`` inputs, predictions ``[P]``."""
+        cross = _matern(self._warp(inputs), self._x, self._log_length)
         mean = (cross @ self._weights)[:, 0]
-        return np.asarray(mean * self._std + self._mean)
+        return np.asarray(mean * self._std + self._mean) + self._slope * predicted
 
-    def sample(self, ratios: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
-        """Joint posterior samples ``[count, P]`` of the reward at ``[P, n]`` keep ratios."""
-        x = _warp(ratios)
+    def sample(
+        self, inputs: np.ndarray, predicted: np.ndarray, count: int, generator: torch.Generator
+    ) -> np.ndarray:
+        """Joint posterior samples ``[count, P]`` of the reward; see :meth:`predict`."""
+        x = self._warp(inputs)
         cross = _matern(x, self._x, self._log_length)
         mean = (cross @ self._weights)[:, 0]
         half = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
@@ -78,7 +91,11 @@ class Surrogate:
         eye = torch.eye(len(x), dtype=torch.float64)
         root = torch.linalg.cholesky_ex(covariance + 1e-5 * eye)[0]
         noise = torch.randn(len(x), count, dtype=torch.float64, generator=generator)
-        return np.asarray((mean[:, None] + root @ noise).T * self._std + self._mean)
+        around = np.asarray((mean[:, None] + root @ noise).T * self._std + self._mean)
+        return around + self._slope * predicted
+
+    def _warp(self, inputs: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy((np.atleast_2d(inputs) - self._centre) * self._scale)
 
     def _selection(self) -> list[int]:
         total = len(self._targets)
@@ -102,9 +119,11 @@ class Surrogate:
         return -(likelihood + prior)
 
 
-def _warp(ratios: np.ndarray) -> torch.Tensor:
-    """Log keep ratios: halving a group costs about as much wherever it starts from."""
-    return torch.from_numpy(np.log(np.atleast_2d(ratios)))
+def _slope(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Slope of the least-squares line, not negative: a prediction that misleads is ignored."""
+    around = predicted - predicted.mean()
+    squares = float(around @ around)
+    return max(float(around @ target) / squares, 0.0) if squares > 1e-12 else 0.0
 
 
 def _matern(a: torch.Tensor, b: torch.Tensor, log_length: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,67 @@
+"""Widths that do the least predicted damage within the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+_STEPS = 48
+
+
+def allocate(
+    curves: Sequence[np.ndarray],
+    legal: Sequence[Sequence[int]],
+    relative_costs: Callable[[np.ndarray], np.ndarray],
+) -> tuple[int, ...]:
+    """Shrinks the group that pays least per cost saved, until every budget is met.
+
+    Greedy on the convex hulls of the curves, which is the Lagrangian solution of the separable
+    problem up to its last step (Shoham and Gersho, IEEE TASSP 1988). Costs are those of the whole
+    plan at every step, so that products of widths are priced as they are. Several budgets are
+    weighed by how far each is still exceeded.
+
+    Args:
+        curves: per group the predicted damage by kept units, ``[width + 1]`` (see
+            :func:`rlprune.sensitivity.sensitivity`).
+        legal: per group its legal widths, ascending.
+        relative_costs: ``[P, n]`` widths -> ``[P, m]`` cost / limit; free to call.
+
+    Returns:
+        Legal widths. Where no plan meets the budgets they are the smallest there are.
+    """
+    hulls = [_hull(curve, widths) for curve, widths in zip(curves, legal, strict=True)]
+    steps = [max(1, len(widths) // _STEPS) for widths in legal]
+    places = [len(widths) - 1 for widths in legal]
+    while True:
+        now = np.array([widths[place] for widths, place in zip(legal, places, strict=True)])
+        movable = [g for g, place in enumerate(places) if place > 0]
+        if not movable:
+            return tuple(int(width) for width in now)
+        lower = {g: max(places[g] - steps[g], 0) for g in movable}
+        rows = np.tile(now, (len(movable) + 1, 1))
+        for row, g in enumerate(movable, start=1):
+            rows[row, g] = legal[g][lower[g]]
+        costs = relative_costs(rows)
+        excess = np.maximum(costs[0] - 1.0, 0.0)
+        if not excess.any():
+            return tuple(int(width) for width in now)
+        saved = (costs[0] - costs[1:]) @ (excess / excess.sum())
+        paid = np.array([hulls[g][lower[g]] - hulls[g][places[g]] for g in movable])
+        price = np.where(saved > 1e-12, paid / np.maximum(saved, 1e-12), np.inf)
+        best = movable[int(price.argmin())]
+        places[best] = lower[best]
+
+
+def _hull(curve: np.ndarray, legal: Sequence[int]) -> np.ndarray:
+    """The largest convex function below a curve, at the legal widths."""
+    x, y = np.asarray(legal, dtype=np.float64), np.asarray(curve)[list(legal)]
+    corners: list[int] = []
+    for at in range(len(x)):
+        while len(corners) > 1:
+            a, b = corners[-2:]
+            if (y[b] - y[a]) * (x[at] - x[a]) < (y[at] - y[a]) * (x[b] - x[a]):
+                break
+            corners.pop()
+        corners.append(at)
+    return np.interp(x, x[corners], y[corners])
