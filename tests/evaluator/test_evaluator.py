@@ -351,8 +351,12 @@ def test_create_scores_finalists_on_unseen_samples() -> None:
     problem = create(groups(), {"macs": 0.5}, data=Holdout(120), config=config)
     images, labels = held_out(120)
     widths = random_widths(problem, 0)
-    seen = DataQuality(network(), (images[:50], labels[:50]), precision="float32")
-    unseen = DataQuality(network(), (images[50:110], labels[50:110]), precision="float32")
+    seen, unseen = (
+        DataQuality(
+            network(), (images[part], labels[part]), kind=config.quality, precision="float32"
+        )
+        for part in (slice(50), slice(50, 110))
+    )
     assert problem.evaluate(widths).quality == seen(problem.candidate(widths))
     assert problem.rescore(widths) == unseen(problem.candidate(widths))
 

@@ -79,6 +79,7 @@ class AnalyticProblem:
         ruggedness: amplitude of a deterministic disturbance of the log damage by the widths.
         seed: draws the sensitivities.
         store: file that every evaluation's widths are appended to (to test replays).
+        predicts: whether the damage of every group is known before the search.
     """
 
     decisions_count: int = 9
@@ -87,6 +88,7 @@ class AnalyticProblem:
     ruggedness: float = 0.0
     seed: int = 0
     store: Path | None = None
+    predicts: bool = False
     ledger: list[Evaluation] = field(default_factory=list)
     calls: int = 0
 
@@ -97,7 +99,7 @@ class AnalyticProblem:
         self.decisions = tuple(AnalyticGroup(f"conv{i}", w) for i, w in enumerate(dense))
         self.legal = tuple(g.legal_widths() for g in self.decisions)
         self.areas = [4.0 ** -(3 * i // n) for i in range(n)]
-        self.sensitivity = np.exp(rng.normal(-3.0, 1.0, n))
+        self._fragility = np.exp(rng.normal(-3.0, 1.0, n))
         self.power = rng.uniform(0.6, 1.6, n)
         self._phase = rng.normal(0.0, 1.0, n)
         full = chain_cost(dense, self.areas)
@@ -118,6 +120,17 @@ class AnalyticProblem:
     @property
     def stats(self) -> dict[str, float]:
         return {"unique": len(self.ledger), "cache_hits": self.calls - len(self.ledger)}
+
+    @property
+    def sensitivity(self) -> tuple[np.ndarray, ...] | None:
+        if not self.predicts:
+            return None
+        curves = []
+        for group, s, p in zip(self.decisions, self._fragility, self.power, strict=True):
+            ratios = np.arange(1, group.width + 1) / group.width
+            damage = s * (ratios**-p - 1.0)
+            curves.append(np.concatenate([[2 * damage[0]], damage]))
+        return tuple(curves)
 
     def _chain(self, widths: Sequence[int]) -> float:
         return chain_cost(widths, self.areas)
@@ -140,7 +153,7 @@ class AnalyticProblem:
 
     def rescore(self, widths: Sequence[int]) -> float:
         ratios = np.array(widths) / np.array([g.width for g in self.decisions])
-        damage = float((self.sensitivity * (ratios**-self.power - 1.0)).sum())
+        damage = float((self._fragility * (ratios**-self.power - 1.0)).sum())
         angle = float(np.sin(np.array(widths) * 2.4 + 7 * self._phase).mean())
         return -math.log1p(damage * (1.0 + self.ruggedness * angle))
 

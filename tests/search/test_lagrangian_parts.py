@@ -160,12 +160,12 @@ def test_surrogate_interpolates_and_knows_where_it_does_not_know() -> None:
 
     surrogate = Surrogate(4)
     for row in inputs:
-        surrogate.add(row, float(truth(row)))
+        surrogate.add(row, 0.0, float(truth(row)))
     surrogate.fit()
     fresh = rng.uniform(0.3, 0.9, (50, 4))
-    correlation = np.corrcoef(surrogate.predict(fresh), truth(fresh))[0, 1]
+    correlation = np.corrcoef(surrogate.predict(fresh, np.zeros(50)), truth(fresh))[0, 1]
     assert correlation > 0.97
     generator = torch.Generator().manual_seed(0)
     probes = np.vstack([inputs[0], np.full(4, 0.01)])
-    spread = surrogate.sample(probes, 200, generator).std(axis=0)
+    spread = surrogate.sample(probes, np.zeros(2), 200, generator).std(axis=0)
     assert spread[1] > 3 * spread[0]

@@ -197,7 +197,7 @@ def test_a_space_that_holds_few_plans_is_searched_to_its_end(
     handle = ProblemHandle.of(problem)
     grid = np.linspace(-1.0, 1.0, 60)
     reachable = {
-        handle.final_widths(handle.setting.ratios(np.array([a, b])), project=True)
+        handle.final_widths(handle.setting().ratios(np.array([a, b])), project=True)
         for a in grid
         for b in grid
     }
