@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SAMPLES = 256
+_WAITING = 64
 _Conv = nn.modules.conv._ConvNd
 
 
@@ -48,10 +48,14 @@ def obs(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     """
     fits = data.once("obs moments", lambda: _prepared(groups, data)).fits
     weights: dict[str, Tensor] = data.once("obs outputs", lambda: _output_weights(groups, data))
-    readers = [
-        _reader(fits[part.tensor], part.index, weights.get(part.tensor))
+    parts = [
+        part
         for part in groups.slices(group)
         if part.role == "in" and part.tensor in fits and fits[part.tensor].consumer.dim == part.dim
+    ]
+    felt = [part for part in parts if part.tensor in weights]
+    readers = [
+        _reader(fits[part.tensor], part.index, weights.get(part.tensor)) for part in felt or parts
     ]
     if not readers:
         logger.info("least squares refits no layer that reads %r; ordered by l1", group.name)
@@ -62,65 +66,90 @@ def obs(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     return score
 
 
-@dataclass
 class Reader:
     """A layer that reads the units of a group.
 
-    Attributes:
+    With the columns ``at`` of a unit and ``(M^-1)_at,at = L L^T``, removing it takes ``u u^T`` from
+    the inverse, ``u = (M^-1)_:,at L^-T``, and ``u d^T + d u^T`` from ``W^T W``. Both wait until
+    there are many of them, because products of large matrices are much faster; a unit's own blocks
+    are always up to date.
+
+    Args:
         energy: ``W^T S W`` of its weights with weighted outputs, ``[n, n]`` float64.
         inverse: the inverse of its inputs' second moments, ``[n, n]``.
         columns: of every unit, ``[width, inputs per unit]``.
     """
 
-    energy: Tensor
-    inverse: Tensor
-    columns: Tensor
+    def __init__(self, energy: Tensor, inverse: Tensor, columns: Tensor) -> None:
+        self._energy, self._inverse, self._columns = energy, inverse, columns
+        self._u = self._d = energy.new_empty(len(energy), 0)
+        rows, across = columns[:, :, None], columns[:, None, :]
+        self._own_energy, self._own_inverse = energy[rows, across], inverse[rows, across]
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def errors(self) -> Tensor:
+        """Change of the layer's weighted output when one unit goes, ``[width]``."""
+        inverse = torch.linalg.inv_ex(self._own_inverse).inverse
+        return (inverse * self._own_energy).sum((1, 2))
+
+    def remove(self, unit: int) -> None:
+        """Take a unit out: ``W <- W (I - E K^T)`` with ``K = (M^-1)_:u [(M^-1)_uu]^-1``."""
+        at = self._columns[unit]
+        inverse = self._inverse[:, at] - self._u @ self._u[at].T
+        energy = self._energy[:, at] - self._u @ self._d[at].T - self._d @ self._u[at].T
+        root, failed = torch.linalg.cholesky_ex(inverse[at])
+        if failed:
+            return
+        u = torch.linalg.solve_triangular(root, inverse.T, upper=False).T
+        c = torch.linalg.solve_triangular(root, energy.T, upper=False).T
+        d = c - u @ torch.linalg.solve_triangular(root, c[at], upper=False) / 2
+        mine, half = u[self._columns], d[self._columns]
+        self._own_inverse -= mine @ mine.mT
+        self._own_energy -= mine @ half.mT + half @ mine.mT
+        self._u, self._d = torch.cat([self._u, u], 1), torch.cat([self._d, d], 1)
+
+    def settle(self, alive: Tensor) -> None:
+        """Work off what waits, if it is much, and forget the units that are gone."""
+        if self._u.shape[1] < _WAITING:
+            return
+        keep = torch.ones(len(self._inverse), dtype=torch.bool)
+        keep[self._columns[~alive].flatten()] = False
+        u, d = self._u[keep], self._d[keep]
+        cross = u @ d.T
+        self._inverse = self._inverse[keep][:, keep] - u @ u.T
+        self._energy = self._energy[keep][:, keep] - cross - cross.T
+        self._columns = (keep.cumsum(0) - 1).clamp_min(0)[self._columns]
+        self._u = self._d = u[:, :0]
 
 
 def eliminate(readers: list[Reader]) -> list[int]:
     """Units from the first to go to the last; what the readers hold is used up."""
-    width = len(readers[0].columns)
-    alive = torch.ones(width, dtype=torch.bool)
+    alive = torch.ones(len(readers[0]), dtype=torch.bool)
     order: list[int] = []
-    while len(order) < width - 1:
-        left = alive.nonzero()[:, 0]
-        errors = sum(_errors(reader, left) for reader in readers)
-        assert isinstance(errors, Tensor)
-        unit = int(left[errors.nan_to_num(torch.inf).argmin()])
-        for reader in readers:
-            _remove(reader, unit)
+    while len(order) < len(alive) - 1:
+        errors = torch.stack([reader.errors() for reader in readers]).sum(0)
+        unit = int(errors.nan_to_num(torch.inf).masked_fill(~alive, torch.inf).argmin())
+        unit = unit if alive[unit] else int(alive.nonzero()[0])
         alive[unit] = False
         order.append(unit)
+        for reader in readers:
+            reader.remove(unit)
+            reader.settle(alive)
     return [*order, *alive.nonzero()[:, 0].tolist()]
-
-
-def _errors(reader: Reader, units: Tensor) -> Tensor:
-    """Change of the layer's weighted output when one unit goes, ``[len(units)]``."""
-    at = reader.columns[units]
-    rows, columns = at[:, :, None], at[:, None, :]
-    block, energy = reader.inverse[rows, columns], reader.energy[rows, columns]
-    if at.shape[1] == 1:
-        return (energy / block)[:, 0, 0]
-    return (torch.linalg.inv_ex(block).inverse * energy).sum((1, 2))
-
-
-def _remove(reader: Reader, unit: int) -> None:
-    """Take a unit out: ``W <- W (I - E K^T)`` with ``K = (M^-1)_:u [(M^-1)_uu]^-1``."""
-    at = reader.columns[unit]
-    gain = reader.inverse[:, at] @ torch.linalg.inv_ex(reader.inverse[at][:, at]).inverse
-    across = reader.energy[:, at] @ gain.T
-    reader.energy += gain @ reader.energy[at][:, at] @ gain.T - across - across.T
-    reader.inverse -= gain @ reader.inverse[at]
 
 
 def _reader(fit: Fit, index: Tensor, outputs: Tensor | None) -> Reader:
     consumer = fit.consumer
     weight = consumer.matrix(consumer.weight, getattr(consumer.module, "bias", None))
     if outputs is not None:
-        scale = outputs.double().cpu()
-        weight = weight * scale.repeat_interleave(len(weight) // len(scale)).sqrt()[:, None]
+        weight = weight * outputs.repeat_interleave(len(weight) // len(outputs)).sqrt()[:, None]
     gram = fit.gram.cpu().clone()
-    gram.diagonal().add_(fit.ridge + 1e-9 * float(gram.diagonal().mean().clamp_min(1e-300)))
+    pull = torch.full((len(gram),), fit.ridge, dtype=gram.dtype)
+    if consumer.intercept:
+        pull[-1] = 0
+    gram.diagonal().add_(pull + 1e-9 * float(gram.diagonal().mean().clamp_min(1e-300)))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(gram).L)
     per_channel = consumer.per_channel
     columns = (index[:, :, None] * per_channel + torch.arange(per_channel)).flatten(1)
@@ -132,7 +161,7 @@ def _prepared(groups: Groups, data: ScoringData) -> Prepared:
 
 
 def _output_weights(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
-    """By weight name: mean squared derivative of the answer by every output channel."""
+    """By weight name: summed squares of the answer's derivatives by every output channel."""
     prepared = data.once("obs moments", lambda: _prepared(groups, data))
     paths = {name.rpartition(".")[0]: name for name in prepared.fits}
     consumers = {path: prepared.fits[name].consumer for path, name in paths.items()}
@@ -142,7 +171,7 @@ def _output_weights(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
             outputs = consumers[path].weight.shape[1 - consumers[path].dim]
             for call in found:
                 at = 1 if isinstance(consumers[path].module, _Conv) else -1
-                squares = call.gradient.double().movedim(at, -1).square().flatten(0, -2).sum(0)
+                squares = call.gradient.float().movedim(at, -1).square().flatten(0, -2).sum(0)
                 if len(squares) == outputs:
-                    sums[paths[path]] = sums.get(paths[path], 0) + squares
+                    sums[paths[path]] = sums.get(paths[path], 0) + squares.cpu().double()
     return {name: value for name, value in sums.items() if float(value.sum()) > 0}
