@@ -25,7 +25,7 @@ class Call:
     Attributes:
         args: what it was called with.
         kwargs: likewise.
-        output: what it returned.
+        output: what it returned; the first of several tensors.
         gradient: of a random projection of the network's answer with respect to ``output``.
     """
 
@@ -46,8 +46,8 @@ def probe(
 ) -> Iterator[tuple[int, dict[str, list[Call]]]]:
     r"""Run a network on calibration samples and differentiate random projections of its answer.
 
-    With ``v ~ N(0, I)`` over the entries of a sample's answer ``z``, less its mean over the last
-    dimension (which a softmax does not see), a small change ``d`` of a layer's output changes the
+    With ``v ~ N(0, I)`` over the entries of a sample's answer ``z``, less its mean over the
+    classes (which a softmax does not see), a small change ``d`` of a layer's output changes the
     answer by about ``J d``, and ``(v . J d)^2`` is an unbiased estimate of ``||J d||^2``: one
     backward pass for all layers tells how much any change of any of them matters (Hutchinson,
     1990; the Gauss-Newton form of the curvature, Schraudolph, 2002).
@@ -55,7 +55,8 @@ def probe(
     Args:
         model: The network; run in eval mode, never changed.
         batches: Calibration batches.
-        layers: Paths of the modules to look at; those that return no tensor are left out.
+        layers: Paths of the modules to look at; those that return no tensor, or several
+            in something else than a tuple, are left out.
         samples: Samples to use, from the first on.
         chunk: Samples per pass.
         seed: Seed of the projections.
@@ -83,34 +84,42 @@ def probe(
             if not result.requires_grad:
                 return
             direction = torch.randn(result.shape, generator=generator).to(result.device)
-            if result.ndim > 1 and result.shape[-1] > 1:
-                direction -= direction.mean(-1, keepdim=True)
+            classes = 1 if result.ndim > 3 else -1
+            if result.ndim > 1 and result.shape[classes] > 1:
+                direction -= direction.mean(classes, keepdim=True)
             (result * direction).sum().backward()
         seen = {path: [c for c in found if c.gradient.numel()] for path, found in calls.items()}
         yield batch_size(inputs), seen
 
 
+def first(output: Any) -> Tensor | None:
+    """The floating-point tensor a layer returned, alone or first in a tuple."""
+    lead = output[0] if type(output) is tuple and output else output
+    return lead if isinstance(lead, Tensor) and lead.is_floating_point() else None
+
+
 def _hook(calls: list[Call]) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
+        lead = first(output)
+        if lead is None:
             return None
-        plain = output.detach()
-        call = Call(_detached(args), _detached(kwargs), plain, plain.new_empty(0))
+        plain = lead.detach()
+        call = Call(_copied(args), _copied(kwargs), plain, plain.new_empty(0))
         calls.append(call)
         # A copy, so that an activation working in place changes neither the record nor a leaf.
-        passed = (output if output.requires_grad else plain.clone().requires_grad_()).clone()
+        passed = (lead if lead.requires_grad else plain.clone().requires_grad_()).clone()
 
         def keep(gradient: Tensor) -> None:
             call.gradient = gradient.detach()
 
         passed.register_hook(keep)
-        return passed
+        return (passed, *output[1:]) if lead is not output else passed
 
     return hook
 
 
-def _detached(value: Any) -> Any:
-    return map_tensors(value, Tensor.detach)
+def _copied(value: Any) -> Any:
+    return map_tensors(value, lambda tensor: tensor.detach().clone())
 
 
 def _chunks(batches: Sequence[Batch], samples: int, chunk: int) -> Iterator[ExampleInputs]:
@@ -121,10 +130,12 @@ def _chunks(batches: Sequence[Batch], samples: int, chunk: int) -> Iterator[Exam
             part = slice(start, min(start + chunk, size, left))
 
             def cut(tensor: Tensor, part: slice = part, size: int = size) -> Tensor:
-                whole = tensor.clone() if tensor.is_inference() else tensor
+                whole = tensor.clone() if tensor.is_inference() else tensor.detach()
                 return whole[part] if whole.ndim and whole.shape[0] == size else whole
 
-            yield map_tensors(inputs, cut)
+            with torch.inference_mode(False):
+                chunk_inputs = map_tensors(inputs, cut)
+            yield chunk_inputs
         left -= size
         if left <= 0:
             return

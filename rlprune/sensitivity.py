@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ from torch.func import functional_call
 
 from rlprune.batches import Batch
 from rlprune.compensation.least_squares import Fit, prepare, refit
+from rlprune.errors import DataError
 from rlprune.importance.base import owner
-from rlprune.probes import Call, probe
+from rlprune.inputs import batch_of, call
+from rlprune.modes import attention_spelled_out, evaluating
+from rlprune.probes import Call, first, probe
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -32,7 +36,7 @@ class Trial:
 
     Attributes:
         width: units kept.
-        layers: by path of a layer that reads the group, its parameters with the removed units'
+        layers: by path of a module that reads the group, its parameters with the removed units'
             entries zero and the others refitted, in the dense shapes.
     """
 
@@ -80,61 +84,117 @@ def sensitivity(
     Raises:
         DataError: There is no batch.
     """
+    if not batches:
+        raise DataError("sensitivity curves need calibration data; pass at least one batch")
     fits = prepare(groups, batches).fits if reconstruct else {}
+    callers = _callers(groups, batches)
     trials = {
-        group.name: list(_trials(groups, group, scores[group.name], fits, points))
+        group.name: list(_trials(groups, group, scores[group.name].cpu(), fits, callers, points))
         for group in groups.prunable
     }
     damage = {name: np.zeros(len(cut)) for name, cut in trials.items()}
     readers = {path for cut in trials.values() for trial in cut for path in trial.layers}
     seen = 0
+    reached: set[str] = set()
     for count, calls in probe(groups.model, batches, sorted(readers), samples=samples, seed=seed):
         seen += count
-        for name, cut in trials.items():
-            for place, trial in enumerate(cut):
-                damage[name][place] += _answer_change(groups.model, trial, calls, count)
-    curves = {
-        group.name: _curve(group, trials[group.name], damage[group.name] / (2 * max(seen, 1)))
-        for group in groups.prunable
-    }
+        reached.update(path for path, found in calls.items() if found)
+        with torch.no_grad(), evaluating(groups.model), attention_spelled_out():
+            for name, cut in trials.items():
+                for place, trial in enumerate(cut):
+                    damage[name][place] += _answer_change(groups.model, trial, calls, count)
+    curves: dict[str, np.ndarray | None] = {}
+    for group in groups.prunable:
+        cut = [t for t in trials[group.name] if not reached.isdisjoint(t.layers)]
+        mean = damage[group.name] / (2 * max(seen, 1))
+        curves[group.name] = _curve(group, cut, mean) if cut else None
     return _filled(groups, curves)
 
 
+def _callers(groups: Groups, batches: Sequence[Batch]) -> dict[str, str]:
+    """By tensor that reads a group: the innermost module around it that is called for a tensor."""
+    called: set[str] = set()
+    around = {
+        name: _ancestors(name.rpartition(".")[0])
+        for group in groups.prunable
+        for name in (p.tensor for p in groups.slices(group) if p.role == "in")
+        if name in groups.tensors
+    }
+
+    def note(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if first(output) is not None:
+                called.add(path)
+
+        return hook
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluating(groups.model))
+        stack.enter_context(attention_spelled_out())
+        for path in {path for paths in around.values() for path in paths}:
+            handle = groups.model.get_submodule(path).register_forward_hook(note(path))
+            stack.callback(handle.remove)
+        call(groups.model, batch_of(batches[0][0], 1))
+    found = {name: next((p for p in paths if p in called), None) for name, paths in around.items()}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _ancestors(path: str) -> list[str]:
+    """The path itself, then what contains it, up to the network."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:size]) for size in range(len(parts), -1, -1)]
+
+
 def _trials(
-    groups: Groups, group: Group, score: Tensor, fits: Mapping[str, Fit], points: int
+    groups: Groups,
+    group: Group,
+    score: Tensor,
+    fits: Mapping[str, Fit],
+    callers: Mapping[str, str],
+    points: int,
 ) -> Iterator[Trial]:
-    parts = [
-        part for part in groups.slices(group) if part.role == "in" and part.tensor in groups.tensors
-    ]
+    parts = [part for part in groups.slices(group) if part.role == "in" and part.tensor in callers]
     order = score.double().argsort(descending=True, stable=True)
     legal = [width for width in group.legal_widths() if 0 < width < group.width]
     if not parts or not legal:
         return
     picks = np.unique(np.linspace(0, len(legal) - 1, points).round().astype(int))
     for width in (legal[pick] for pick in picks):
-        gone = order[width:]
-        layers: dict[str, dict[str, Tensor]] = {}
+        cuts: dict[tuple[str, int], list[Tensor]] = {}
         for part in parts:
-            path, _, attribute = part.tensor.rpartition(".")
-            module = owner(groups.model, part.tensor)
+            removed = part.index[order[width:]].flatten()
+            cuts.setdefault((part.tensor, part.dim), []).append(removed)
+        layers: dict[str, dict[str, Tensor]] = {}
+        for (tensor, dim), gone in cuts.items():
+            path = callers[tensor]
             changed = layers.setdefault(path, {})
-            before = changed.get(attribute, groups.tensors[part.tensor].detach())
-            removed = part.index[gone].flatten()
-            fit = fits.get(part.tensor)
-            if fit is not None and fit.consumer.dim == part.dim:
-                left = torch.ones(before.shape[part.dim], dtype=torch.bool)
-                left[removed] = False
-                changed.update(_refitted(fit, module, left.nonzero()[:, 0]))
+            fit = fits.get(tensor)
+            if fit is not None and fit.consumer.dim == dim:
+                found = _refitted(fit, owner(groups.model, tensor), torch.cat(gone))
+                prefix = tensor.rpartition(".")[0]
             else:
-                at = removed.to(before.device)
-                changed[attribute] = before.index_fill(part.dim, at, 0)
+                prefix, _, attribute = tensor.rpartition(".")
+                before = changed.get(_within(path, tensor), groups.tensors[tensor].detach())
+                at = torch.cat(gone).to(before.device)
+                found = {attribute: before.index_fill(dim, at, 0)}
+            for attribute, value in found.items():
+                changed[_within(path, f"{prefix}.{attribute}" if prefix else attribute)] = value
         yield Trial(width, layers)
 
 
-def _refitted(fit: Fit, module: nn.Module, kept: Tensor) -> dict[str, Tensor]:
-    """Weight and bias of a layer that reads only ``kept`` positions, in the dense shapes."""
+def _within(path: str, tensor: str) -> str:
+    """Name of a tensor inside the module at a path."""
+    return tensor[len(path) + 1 :] if path else tensor
+
+
+def _refitted(fit: Fit, module: nn.Module, gone: Tensor) -> dict[str, Tensor]:
+    """Weight and bias of a layer that reads all positions but ``gone``, in the dense shapes."""
     consumer = fit.consumer
     weight, bias = consumer.weight, getattr(module, "bias", None)
+    left = torch.ones(weight.shape[consumer.dim], dtype=torch.bool)
+    left[gone] = False
+    kept = left.nonzero()[:, 0]
     dense = consumer.matrix(weight, bias)
     at = fit.columns(kept)
     full = torch.zeros_like(dense)
@@ -150,18 +210,27 @@ def _answer_change(
     model: nn.Module, trial: Trial, calls: Mapping[str, Sequence[Call]], count: int
 ) -> float:
     """Sum over samples of the squared predicted change of the projected answer."""
-    change = torch.zeros(count, dtype=torch.float64)
+    changes: list[Tensor] = []
     for path, parameters in trial.layers.items():
         layer = model.get_submodule(path)
-        for call in calls.get(path, ()):
-            with torch.no_grad():
-                output: Any = functional_call(layer, parameters, call.args, call.kwargs)
-            moved = ((output - call.output) * call.gradient).double()
-            if moved.shape[0] % count == 0:
-                change += moved.reshape(count, -1).sum(1).cpu()
-            else:
-                change += moved.sum().cpu() / count
-    return float(change.square().sum())
+        for seen in calls.get(path, ()):
+            output = first(functional_call(layer, parameters, seen.args, seen.kwargs))
+            assert output is not None
+            moved = (output - seen.output).float() * seen.gradient.float()
+            changes.append(_by_sample(moved, count).double().cpu())
+    if any(len(change) != count for change in changes):
+        # Projections of different samples are independent: the square of their sum will do.
+        changes = [change.sum(0, keepdim=True) for change in changes]
+    return float(torch.stack(changes).sum(0).square().sum()) if changes else 0.0
+
+
+def _by_sample(values: Tensor, count: int) -> Tensor:
+    """Sums ``[count]`` over all entries of each sample, ``[1]`` if they cannot be told apart."""
+    if values.ndim > 1 and values.shape[0] != count and values.shape[1] == count:
+        values = values.transpose(0, 1)
+    if values.ndim and values.shape[0] % count == 0:
+        return values.reshape(count, -1).sum(1)
+    return values.sum()[None]
 
 
 def _curve(group: Group, trials: Sequence[Trial], damage: np.ndarray) -> np.ndarray | None:

@@ -31,8 +31,8 @@ class Setting:
         nearest: ``[n, max(dense) + 1]`` nearest legal width to each integer width.
         features: ``[n, F]`` static description of the layers, scaled to about [-1, 1].
         shares: ``[n, m]`` relative drop of each cost when one group alone goes to its minimum.
-        slope: ``[m]`` exponent that makes the cheap model exact at the uniform plan that meets the tightest
-            budget.
+        slope: ``[m]`` exponent that makes the cheap model exact at the uniform plan that meets the
+            tightest budget.
         limits: ``[m]`` budget limits.
         dense_costs: ``[m]`` costs of the dense network.
         damage_roots: per group the root of its predicted damage by kept units, ``[width + 1]``;

@@ -19,7 +19,7 @@ def allocate(
     Greedy on the convex hulls of the curves, which is the Lagrangian solution of the separable
     problem up to its last step (Shoham and Gersho, IEEE TASSP 1988). Costs are those of the whole
     plan at every step, so that products of widths are priced as they are. Several budgets are
-    weighed by how far each is still exceeded.
+    weighed by how far each is still exceeded. Of equal prices the largest saving wins.
 
     Args:
         curves: per group the predicted damage by kept units, ``[width + 1]`` (see
@@ -49,7 +49,7 @@ def allocate(
         saved = (costs[0] - costs[1:]) @ (excess / excess.sum())
         paid = np.array([hulls[g][lower[g]] - hulls[g][places[g]] for g in movable])
         price = np.where(saved > 1e-12, paid / np.maximum(saved, 1e-12), np.inf)
-        best = movable[int(price.argmin())]
+        best = movable[int(np.lexsort((-saved, price))[0])]
         places[best] = lower[best]
 
 

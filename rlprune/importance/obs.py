@@ -83,6 +83,7 @@ class Reader:
     def __init__(self, energy: Tensor, inverse: Tensor, columns: Tensor) -> None:
         self._energy, self._inverse, self._columns = energy, inverse, columns
         self._u = self._d = energy.new_empty(len(energy), 0)
+        self._left = torch.ones(len(energy), dtype=torch.bool)
         rows, across = columns[:, :, None], columns[:, None, :]
         self._own_energy, self._own_inverse = energy[rows, across], inverse[rows, across]
 
@@ -97,6 +98,7 @@ class Reader:
     def remove(self, unit: int) -> None:
         """Take a unit out: ``W <- W (I - E K^T)`` with ``K = (M^-1)_:u [(M^-1)_uu]^-1``."""
         at = self._columns[unit]
+        self._left[at] = False
         inverse = self._inverse[:, at] - self._u @ self._u[at].T
         energy = self._energy[:, at] - self._u @ self._d[at].T - self._d @ self._u[at].T
         root, failed = torch.linalg.cholesky_ex(inverse[at])
@@ -110,18 +112,18 @@ class Reader:
         self._own_energy -= mine @ half.mT + half @ mine.mT
         self._u, self._d = torch.cat([self._u, u], 1), torch.cat([self._d, d], 1)
 
-    def settle(self, alive: Tensor) -> None:
+    def settle(self) -> None:
         """Work off what waits, if it is much, and forget the units that are gone."""
         if self._u.shape[1] < _WAITING:
             return
-        keep = torch.ones(len(self._inverse), dtype=torch.bool)
-        keep[self._columns[~alive].flatten()] = False
+        keep = self._left
         u, d = self._u[keep], self._d[keep]
         cross = u @ d.T
         self._inverse = self._inverse[keep][:, keep] - u @ u.T
         self._energy = self._energy[keep][:, keep] - cross - cross.T
         self._columns = (keep.cumsum(0) - 1).clamp_min(0)[self._columns]
         self._u = self._d = u[:, :0]
+        self._left = torch.ones(len(u), dtype=torch.bool)
 
 
 def eliminate(readers: list[Reader]) -> list[int]:
@@ -136,7 +138,7 @@ def eliminate(readers: list[Reader]) -> list[int]:
         order.append(unit)
         for reader in readers:
             reader.remove(unit)
-            reader.settle(alive)
+            reader.settle()
     return [*order, *alive.nonzero()[:, 0].tolist()]
 
 
