@@ -22,6 +22,7 @@ from rlprune.search.session import Session
 _WEIGHTS_FILE = "policy.safetensors"
 _ENDLESS = 10**9
 _WIDEN = 1.3
+_GUIDED_STD, _BLIND_STD, _START_SHARE = 0.15, 0.5, 0.8
 
 
 class PPOLagrangianAgent(Agent):
@@ -132,7 +133,7 @@ class PPOLagrangianAgent(Agent):
             multipliers=multipliers,
             horizon=session.decisions,
             hidden=c.hidden,
-            std=(c.initial_std, c.min_std),
+            std=(self._first_std(session), c.min_std),
             seed=session.seed,
             on_update=updated,
             learning_rate=c.learning_rate,
@@ -142,11 +143,18 @@ class PPOLagrangianAgent(Agent):
             ent_coef=c.entropy,
         )
         if self._weights is not None:
-            self._warm_start(model)
+            self._warm_start(model, session)
         return model
 
-    def _warm_start(self, model: PPOLagrangian) -> None:
+    def _first_std(self, session: Session) -> float:
+        if self.config.initial_std is not None:
+            return self.config.initial_std
+        guided = session.env.get_wrapper_attr("setting").damage_roots is not None
+        return _GUIDED_STD if guided else _BLIND_STD
+
+    def _warm_start(self, model: PPOLagrangian, session: Session) -> None:
         assert self._weights is not None
         where = self.origin or "the earlier search"
         fitted = adapt(self._weights, model.policy.state_dict(), where)
-        model.policy.load_state_dict(loosened(fitted, self.config.start_std))
+        std = self.config.start_std or _START_SHARE * self._first_std(session)
+        model.policy.load_state_dict(loosened(fitted, std))

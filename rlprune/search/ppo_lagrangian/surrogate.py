@@ -9,17 +9,16 @@ import torch
 
 _JITTER = 1e-6
 _REFIT = 1.15
-_CUBE = 0.29
 
 
 class Surrogate:
     """Matern-5/2 Gaussian process with one length scale per group around a predicted reward.
 
-    Inputs are shifted and scaled, all by one factor, so that they spread as points of a unit cube
-    would. Hyperparameters are the maximum a posteriori under the log-normal priors of Hvarfner,
-    Hellsten and Nardi ("Vanilla Bayesian optimization performs great in high dimensions",
-    ICML 2024), whose length scales grow with the square root of the dimension. The mean is a line
-    over a prediction of the reward, fitted by least squares.
+    Inputs are shifted and scaled, all by one factor, to a mean variance of one. Hyperparameters are
+    the maximum a posteriori under the log-normal priors of Hvarfner, Hellsten and Nardi ("Vanilla
+    Bayesian optimization performs great in high dimensions", ICML 2024), whose length scales grow
+    with the square root of the dimension. The mean is a line over a prediction of the reward,
+    fitted by least squares.
 
     Args:
         dimensions: number of groups.
@@ -51,7 +50,7 @@ class Surrogate:
         keep = self._selection()
         x = np.array([self._inputs[i] for i in keep])
         self._centre = x.mean(axis=0)
-        self._scale = _CUBE / max(float(np.sqrt(x.var(axis=0).mean())), 1e-9)
+        self._scale = 1.0 / max(float(np.sqrt(x.var(axis=0).mean())), 1e-9)
         self._x = self._warp(x)
         predicted = np.array([self._predicted[i] for i in keep])
         y = np.array([self._targets[i] for i in keep])
