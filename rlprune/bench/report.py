@@ -19,6 +19,8 @@ HEAD = (
     "slack, %", "seconds", "of them env and agent",
 )  # fmt: skip
 
+PREDICTION = "prediction.json"
+
 
 def write(folder: Path) -> list[Path]:
     """Gather every problem below a folder.
@@ -42,9 +44,12 @@ def write(folder: Path) -> list[Path]:
         rows = summarize(cells)
         dense = read_json(place / "dense.json")
         missing = _missing(about, cells)
-        summary[place.name] = {"dense": dense, "rows": rows, "missing": missing}
+        prediction = read_json(place / PREDICTION)
+        summary[place.name] = {
+            "dense": dense, "rows": rows, "missing": missing, "prediction": prediction,
+        }  # fmt: skip
         paths.append(_picture(place, about, cells))
-        sections.append(_section(about, rows, dense, missing, paths[-1].relative_to(folder)))
+        sections.append(_section(about, summary[place.name], paths[-1].relative_to(folder)))
     if not sections:
         raise ConfigError(f"{folder} holds no finished cell; run: rlprune bench search ...")
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
@@ -90,13 +95,8 @@ def _row(label: str, count: int, cells: Sequence[Mapping[str, Any]]) -> dict[str
     }
 
 
-def _section(
-    about: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    dense: Mapping[str, Any] | None,
-    missing: Sequence[str],
-    picture: Path,
-) -> str:
+def _section(about: Mapping[str, Any], summary: Mapping[str, Any], picture: Path) -> str:
+    rows, dense, missing = (summary[key] for key in ("rows", "dense", "missing"))
     kind, images = (about["config"]["evaluator"][k] for k in ("quality", "rescore_images"))
     limits = ", ".join(
         f"{name} at most {100 * b['limit'] / b['dense']:.4g} % of {b['dense']:.6g}"
@@ -120,6 +120,11 @@ def _section(
         for row in rows
         if row["quality_as_plan"]
     ]
+    if summary["prediction"] is not None:
+        lines.append(
+            "Predicted damage (no evaluation) against quality, all {plans} plans evaluated: "
+            "Spearman {rho:.3f}.".format(**summary["prediction"])
+        )
     if missing:
         lines.append(f"Missing ({len(missing)} cells): {', '.join(missing)}.")
     return "\n\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 from rlprune.bench import peers, report
 from rlprune.bench.cells import Cell, planned, run_cell
 from rlprune.bench.setting import Setting, open_setting
+from rlprune.bench.tables import spearman
 from rlprune.bench.tuning import dense_accuracies, shown, tuned
 from rlprune.errors import ConfigError
 from rlprune.evaluator import Evaluator
@@ -19,6 +20,7 @@ from rlprune.plan import Plan
 log = logging.getLogger(__name__)
 
 STORE = "evaluations.jsonl"
+_FEWEST = 20
 
 
 def run(config: Mapping[str, Any]) -> list[Path]:
@@ -49,6 +51,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     problem = setting.evaluator(STORE)
     try:
         _search(setting, problem, todo)
+        _predict(setting, problem)
     finally:
         problem.close()
     for peer in wanted:
@@ -67,6 +70,20 @@ def _search(setting: Setting, problem: Evaluator, todo: list[Cell]) -> None:
             number, len(todo), cell.label, content["unique"], cell.seed, content["quality"],
             seconds["clock"], seconds["total"],
         )  # fmt: skip
+
+
+def _predict(setting: Setting, problem: Evaluator) -> None:
+    """Hold the predicted damage of every plan that was evaluated against its quality."""
+    if problem.sensitivity is None or len(problem.qualities) < _FEWEST:
+        return
+    curves = problem.sensitivity
+    predicted = [
+        -sum(float(curve[width]) for curve, width in zip(curves, widths, strict=True))
+        for widths in problem.qualities
+    ]
+    found = {"plans": len(predicted), "rho": spearman(predicted, list(problem.qualities.values()))}
+    write_json(setting.folder / report.PREDICTION, found)
+    log.info("predicted damage and quality of %(plans)d plans: Spearman %(rho).3f", found)
 
 
 def _tune(setting: Setting, cells: list[Cell]) -> None:

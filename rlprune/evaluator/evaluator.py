@@ -260,6 +260,12 @@ class Evaluator:
         return tuple(curves[group.name] for group in self.decisions)
 
     @property
+    def qualities(self) -> dict[Widths, float]:
+        """Quality by widths of every candidate ever scored, by this search or another one."""
+        stored = self._store.all("evaluation")
+        return {widths: float(result["quality"]) for widths, result in stored.items()}
+
+    @property
     def stats(self) -> dict[str, Any]:
         """Unique evaluations, cache hits, replayed results, and seconds by part."""
         return {

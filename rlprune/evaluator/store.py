@@ -67,6 +67,10 @@ class Store:
         """The stored result of one kind for these widths, or None."""
         return self._results.get((kind, tuple(widths)))
 
+    def all(self, kind: str) -> dict[tuple[int, ...], Any]:
+        """All stored results of one kind by widths, oldest first."""
+        return {widths: result for (of, widths), result in self._results.items() if of == kind}
+
     def put(self, kind: str, widths: Sequence[int], result: Any) -> None:
         """Store a result; it is on disk when this returns."""
         self._results[(kind, tuple(widths))] = result
