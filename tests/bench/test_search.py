@@ -110,6 +110,17 @@ def test_missing_cells_are_named(composed: Composed, tmp_path: Path) -> None:
     assert "Missing (1 cells): cem/8/1." in text
 
 
+def test_predicted_damage_is_held_against_every_plan(composed: Composed, tmp_path: Path) -> None:
+    agents = "bench.agents=[random,{name: uniform, anchor: sensitivity, label: sensitivity}]"
+    paths = search.run(composed("search", agents, "bench.evaluations=[40]", "bench.seeds=[0]"))
+    found = json.loads(next((tmp_path / "out").glob("*/prediction.json")).read_text())
+    cells = cells_of(tmp_path / "out")
+    assert found["plans"] == 41
+    assert found["rho"] > 0.5
+    assert f"Spearman {found['rho']:.3f}" in paths[0].read_text()
+    assert cells["sensitivity-1-0"]["widths"] != cells["random-40-0"]["widths"]
+
+
 def test_wrong_cells_are_named(composed: Composed) -> None:
     options = composed("search")["bench"]
     with pytest.raises(ConfigError, match="names none of"):
