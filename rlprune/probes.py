@@ -101,7 +101,7 @@ def first(output: Any) -> Tensor | None:
 def _hook(calls: list[Call]) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         lead = first(output)
-        if lead is None:
+        if lead is None or not torch.is_grad_enabled():
             return None
         plain = lead.detach()
         call = Call(_copied(args), _copied(kwargs), plain, plain.new_empty(0))

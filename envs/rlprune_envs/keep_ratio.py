@@ -30,8 +30,8 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
     -1 is the group's smallest legal width, 0 its anchor and +1 the full width. All rewards but the
     last are 0; the last is ``(quality - q0) / |q0|`` where ``q0`` is the quality of the plan that
     action 0 everywhere yields, so that plan earns exactly 0 (it is evaluated once, at the first
-    reset, and is the ledger's first entry). An episode always ends by ``terminated``. Which metric a budget measures
-    is unknown to the environment.
+    reset, and is the ledger's first entry). An episode always ends by ``terminated``. Which metric
+    a budget measures is unknown to the environment.
 
     The observation is described by :class:`rlprune_envs.observation.Layout`.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rlprune.compensation.least_squares import Fit, Prepared, prepare
+from rlprune.compensation.moments import Consumer
 from rlprune.importance.base import ScoringData
 from rlprune.importance.magnitude import l1
-from rlprune.probes import probe
+from rlprune.probes import Call, probe
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -168,12 +170,21 @@ def _output_weights(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
     paths = {name.rpartition(".")[0]: name for name in prepared.fits}
     consumers = {path: prepared.fits[name].consumer for path, name in paths.items()}
     sums: dict[str, Tensor] = {}
-    for _, calls in probe(groups.model, data.require("obs"), tuple(paths), samples=_SAMPLES):
-        for path, found in calls.items():
-            outputs = consumers[path].weight.shape[1 - consumers[path].dim]
-            for call in found:
-                at = 1 if isinstance(consumers[path].module, _Conv) else -1
-                squares = call.gradient.float().movedim(at, -1).square().flatten(0, -2).sum(0)
-                if len(squares) == outputs:
-                    sums[paths[path]] = sums.get(paths[path], 0) + squares.cpu().double()
+    try:
+        for _, calls in probe(groups.model, data.require("obs"), tuple(paths), samples=_SAMPLES):
+            for path, found in calls.items():
+                for squares in _squares(consumers[path], found):
+                    sums[paths[path]] = sums.get(paths[path], 0) + squares
+    except RuntimeError as error:
+        logger.warning("all outputs count alike: the network has no derivatives (%s)", error)
+        return {}
     return {name: value for name, value in sums.items() if float(value.sum()) > 0}
+
+
+def _squares(consumer: Consumer, calls: list[Call]) -> Iterator[Tensor]:
+    """Of every call the summed squares of the gradients by output channel."""
+    channels = 1 if isinstance(consumer.module, _Conv) else -1
+    for call in calls:
+        rows = call.gradient.float().movedim(channels, -1)
+        if rows.shape[-1] == consumer.weight.shape[1 - consumer.dim]:
+            yield rows.flatten(0, -2).square().sum(0).cpu().double()
