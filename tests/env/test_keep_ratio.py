@@ -207,3 +207,85 @@ def test_misuse_is_named() -> None:
         env.step(np.array([np.nan], dtype=np.float32))
     with pytest.raises(ValueError, match="render_mode"):
         KeepRatioEnv(AnalyticProblem(), render_mode="human")
+
+
+def predicting(**options: object) -> AnalyticProblem:
+    return AnalyticProblem(predicts=True, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, {"tiles": 0.6}, {"limit": 0.2}])
+@pytest.mark.parametrize("project", [True, False])
+def test_action_zero_is_the_plan_of_least_predicted_damage(options: dict, project: bool) -> None:
+    problem = predicting(**options)
+    env = gym.make(ENV_ID, problem=problem, anchor="sensitivity", project=project)
+    _, reward, info = play(env, np.zeros(9))
+    assert reward == 0.0
+    assert info["evaluation"].feasible
+    assert info["evaluations"] == 1
+    uniform = gym.make(ENV_ID, problem=problem, project=project)
+    assert info["evaluation"].quality > play(uniform, np.zeros(9))[2]["evaluation"].quality
+
+
+def test_the_ends_of_the_scale_and_its_inverse_do_not_depend_on_the_anchor() -> None:
+    problem = predicting()
+    env = gym.make(ENV_ID, problem=problem, anchor="sensitivity", project=False)
+    assert play(env, np.full(9, -1.0))[2]["widths"] == tuple(g.min_width for g in problem.decisions)
+    assert play(env, np.full(9, 1.0))[2]["widths"] == tuple(g.width for g in problem.decisions)
+    setting = env.get_wrapper_attr("setting")
+    roots = [np.sqrt(curve) for curve in problem.sensitivity or ()]
+    for mine, root in zip(setting.damage_roots, roots, strict=True):
+        np.testing.assert_allclose(mine, root)
+    check_env(env.unwrapped)
+
+
+def test_without_a_prediction_the_anchor_is_the_uniform_plan() -> None:
+    problem = AnalyticProblem()
+    env = gym.make(ENV_ID, problem=problem, anchor="sensitivity")
+    setting = env.get_wrapper_attr("setting")
+    uniform = gym.make(ENV_ID, problem=problem).get_wrapper_attr("setting")
+    np.testing.assert_array_equal(setting.anchor, uniform.anchor)
+    assert setting.damage_roots is None
+    assert play(env, np.zeros(9))[1] == 0.0
+
+
+@pytest.mark.parametrize("first", ["uniform", "sensitivity"])
+def test_two_anchors_of_one_handle_are_independent(first: str) -> None:
+    second = {"uniform": "sensitivity", "sensitivity": "uniform"}[first]
+    handle = ProblemHandle(predicting())
+    envs = {a: gym.make(ENV_ID, problem=handle, anchor=a) for a in (first, second)}
+    rewards, widths = {}, {}
+    for anchor in (first, second, first):
+        _, rewards[anchor], info = play(envs[anchor], np.zeros(9))
+        widths[anchor] = info["widths"]
+        assert rewards[anchor] == 0.0
+    assert len(handle.problem.ledger) == 2
+    assert widths["uniform"] != widths["sensitivity"]
+    for anchor, env in envs.items():
+        alone = gym.make(ENV_ID, problem=predicting(), anchor=anchor)
+        assert play(alone, np.full(9, 0.3))[1] == play(env, np.full(9, 0.3))[1]
+
+
+def test_an_unknown_anchor_is_named() -> None:
+    with pytest.raises(ValueError, match="anchor must be one of uniform, sensitivity, got 'mean'"):
+        KeepRatioEnv(AnalyticProblem(), anchor="mean")
+
+
+def test_a_real_problem_with_and_without_calibration_data() -> None:
+    from rlprune.evaluator import EvaluatorConfig, create
+    from tests.evaluator.problems import digits, groups, held_out
+
+    class Samples:
+        holdout = held_out(32)
+        calibration = digits()[0][:64], digits()[1][:64]
+
+    config = EvaluatorConfig(compensation=("least_squares",), images=32)
+    problem = create(groups(), {"macs": 0.5, "params": 0.6}, data=Samples(), config=config)
+    env = gym.make(ENV_ID, problem=problem, anchor="sensitivity")
+    _, reward, info = play(env, np.zeros(len(problem.decisions)))
+    assert reward == 0.0
+    assert info["evaluation"].feasible
+    assert len(env.get_wrapper_attr("setting").damage_roots) == len(problem.decisions)
+
+    own = ProblemHandle(create(groups(), {"macs": 0.5}, score=lambda model: 1.5))
+    anchors = [own.setting(anchor).anchor for anchor in ("uniform", "sensitivity")]
+    np.testing.assert_array_equal(*anchors)

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -371,3 +372,33 @@ def test_create_uses_data_driven_importance_compensation_and_own_scores() -> Non
         create(groups(), {"macs": 0.5})
     with pytest.raises(ConfigError, match="images must be at least 1, got 0"):
         EvaluatorConfig(images=0)
+
+
+def test_sensitivity_is_computed_when_asked_for_and_spends_no_evaluation() -> None:
+    config = EvaluatorConfig(compensation=("least_squares",), calibration_images=64)
+    problem = create(groups(), {"macs": 0.5}, data=Holdout(64), config=config)
+    found = problem.sensitivity
+    assert found is not None
+    assert [len(curve) for curve in found] == [g.width + 1 for g in problem.decisions]
+    assert all(curve[-1] == 0 and curve[1] > 0 for curve in found)
+    assert problem.sensitivity is found
+    assert problem.ledger == []
+    plain = create(
+        groups(), {"macs": 0.5}, data=Holdout(64), config=replace(config, compensation=())
+    )
+    assert plain.sensitivity is not None
+    worse = [a[len(a) // 2] > b[len(b) // 2] for a, b in zip(plain.sensitivity, found, strict=True)]
+    assert all(worse), "nothing is refitted, so more is lost"
+
+
+def test_without_data_or_derivatives_there_is_no_sensitivity(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert create(groups(), {"macs": 0.5}, score=lambda model: 1.5).sensitivity is None
+    assert evaluator().sensitivity is None
+
+    def fails() -> dict[str, np.ndarray]:
+        raise RuntimeError("a view is modified in place")
+
+    assert evaluator(sensitivity=fails).sensitivity is None
+    assert "a view is modified in place" in caplog.text
