@@ -91,6 +91,11 @@ class Workspace:
             )
             for name, tensor in self._model.named_buffers()
         ]
+        self._parameters = [
+            (parameter, parameter.detach().clone(), places)
+            for parameter, places in self._places().items()
+        ]
+        self._versions = [_version(parameter) for parameter, *_ in self._parameters]
         self._set_attributes = attributes_of(groups).bind(self._model)
 
     def build(self, plan: Plan) -> nn.Module:
@@ -99,6 +104,7 @@ class Workspace:
             return build(self.groups, plan, self._slicer).eval().requires_grad_(False)
         plan.check(self.groups)
         cut = self._slicer.cut(plan)
+        self._restore()
         for name, tensor, places in self._pristine:
             if name not in cut:
                 fresh = tensor.clone()
@@ -117,3 +123,31 @@ class Workspace:
                     module._buffers[attribute] = small
         self._set_attributes(plan)
         return self._model
+
+    def _places(self) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
+        """Where every parameter of the copy is registered."""
+        found: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+        for module in self._model.modules():
+            for attribute, parameter in module._parameters.items():
+                if parameter is not None:
+                    found.setdefault(parameter, []).append((module, attribute))
+        return found
+
+    def _restore(self) -> None:
+        """Undo what compensation did to parameters that no plan or not every plan cuts.
+
+        A refitted layer's bias is not cut with its inputs: left as it is, it would reach the next
+        candidate.
+        """
+        for at, (parameter, pristine, places) in enumerate(self._parameters):
+            for module, attribute in places:
+                module._parameters[attribute] = parameter
+            if self._versions[at] is None or self._versions[at] != _version(parameter):
+                with torch.no_grad():
+                    parameter.copy_(pristine)
+                self._versions[at] = _version(parameter)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to; None where nothing counts."""
+    return None if tensor.is_inference() else tensor._version
