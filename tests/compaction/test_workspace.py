@@ -1,0 +1,47 @@
+"""The workspace: one copy of a network, cut anew for every candidate."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rlprune import evaluator
+from rlprune.compaction import Workspace
+from rlprune.data import Data
+from rlprune.evaluator import EvaluatorConfig
+from rlprune.plan import Plan
+from rlprune.structure import discover
+
+
+def test_a_candidate_does_not_remember_what_compensation_did_to_the_last_one() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(64, 6)
+    groups = discover(model, x[:2])
+    workspace = Workspace(groups)
+    scores = {group.name: torch.arange(group.width).float() for group in groups.prunable}
+    whole = workspace.build(Plan.from_widths(groups, [8], scores))(x)
+    narrow = workspace.build(Plan.from_widths(groups, [3], scores))
+    with torch.no_grad():
+        for parameter in narrow.parameters():
+            parameter.add_(1.0)
+    narrow[2].bias = nn.Parameter(torch.full((3,), 7.0))
+    again = workspace.build(Plan.from_widths(groups, [8], scores))(x)
+    assert torch.equal(whole, again)
+    assert torch.allclose(again, model(x), atol=1e-6)
+
+
+def test_quality_does_not_depend_on_what_was_evaluated_before() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x, y = torch.randn(400, 6), torch.randint(0, 3, (400,))
+    groups = discover(model, x[:2])
+    config = EvaluatorConfig(compensation=("least_squares",), images=64, rescore_images=64)
+    problem, fresh = (
+        evaluator.create(groups, {"macs": 0.9}, data=Data(train=(x, y)), config=config)
+        for _ in range(2)
+    )
+    problem.evaluate([3])
+    problem.evaluate([5])
+    assert problem.evaluate([8]).quality == fresh.evaluate([8]).quality
+    assert fresh.evaluate([5]).quality == problem.evaluate([5]).quality
