@@ -181,14 +181,15 @@ class Data:
             DataError: There is none, or it does not fit the training split.
         """
         test = self._test
-        log.info("%s: reading the test split (%d samples)", self.name, len(test))
         yield from test.batches(torch.arange(len(test)), batch_size, device=device)
 
     @cached_property
     def _test(self) -> Split:
         if self._test_source is None:
             raise DataError(f"{self.name} has no test split; give Data(test=...)")
-        return self._split(self._test_source, "test")
+        split = self._split(self._test_source, "test")
+        log.info("%s: reading the test split (%d samples)", self.name, len(split))
+        return split
 
     def _split(self, source: Source, role: str) -> Split:
         label = f"{self.name} {role}"

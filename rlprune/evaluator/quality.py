@@ -66,7 +66,7 @@ class DataQuality:
         dense: nn.Module,
         data: Any,
         *,
-        kind: str = "kl",
+        kind: str = "logits",
         batch_size: int = 256,
         statistics: str = "batch",
         calibration: Any = None,

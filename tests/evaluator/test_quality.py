@@ -109,7 +109,7 @@ def test_a_network_that_answers_with_a_mapping() -> None:
             return {"logits": self.inner(x)}
 
     quality = DataQuality(Wrapped(network()), held_out(), precision="float32", statistics="keep")
-    assert quality(Wrapped(pruned(0.5))) == scored("kl", pruned(0.5))
+    assert quality(Wrapped(pruned(0.5))) == scored("logits", pruned(0.5))
 
 
 def test_wrong_settings_are_refused() -> None:
