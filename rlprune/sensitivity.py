@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _POINTS = 10
 _SAMPLES = 256
+_ENTRIES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def sensitivity(
               \quad v \sim N(0, I)
 
     (see :func:`rlprune.probes.probe`), so that it costs about ``points`` forward passes of the
-    reading layers and one backward pass for all groups together. The sum over groups predicts a
+    reading layers and one backward pass for all groups together (for as many at a time as half a
+    gigabyte of trial weights holds). The sum over groups predicts a
     plan's damage as far as groups do not interact (Hessian-based allocation: Dong et al., HAWQ,
     ICCV 2019; Nagel et al., AdaRound, ICML 2020, section 3 for the layer-wise form).
 
@@ -88,10 +90,45 @@ def sensitivity(
         raise DataError("sensitivity curves need calibration data; pass at least one batch")
     fits = prepare(groups, batches).fits if reconstruct else {}
     callers = _callers(groups, batches)
-    trials = {
-        group.name: list(_trials(groups, group, scores[group.name].cpu(), fits, callers, points))
-        for group in groups.prunable
-    }
+    logger.info("sensitivity curves of %d groups, without a bar", len(groups.prunable))
+    curves: dict[str, np.ndarray | None] = {}
+    for portion in _portions(groups, points):
+        trials = {
+            group.name: list(
+                _trials(groups, group, scores[group.name].cpu(), fits, callers, points)
+            )
+            for group in portion
+        }
+        damage, reached = _damage(groups, trials, batches, samples, seed)
+        for group in portion:
+            cut = [t for t in trials[group.name] if not reached.isdisjoint(t.layers)]
+            curves[group.name] = _curve(group, cut, damage[group.name]) if cut else None
+    return _filled(groups, curves)
+
+
+def _portions(groups: Groups, points: int) -> Iterator[list[Group]]:
+    """Groups in turn, as many at a time as have room for the trial weights of their readers."""
+    portion: list[Group] = []
+    size = 0
+    for group in groups.prunable:
+        readers = {p.tensor for p in groups.slices(group) if p.role == "in"}
+        own = points * sum(groups.tensors[r].numel() for r in readers if r in groups.tensors)
+        if portion and size + own > _ENTRIES:
+            yield portion
+            portion, size = [], 0
+        portion.append(group)
+        size += own
+    yield portion
+
+
+def _damage(
+    groups: Groups,
+    trials: Mapping[str, Sequence[Trial]],
+    batches: Sequence[Batch],
+    samples: int,
+    seed: int,
+) -> tuple[dict[str, np.ndarray], set[str]]:
+    """Predicted damage of every trial by group, and the readers that could be probed."""
     damage = {name: np.zeros(len(cut)) for name, cut in trials.items()}
     readers = {path for cut in trials.values() for trial in cut for path in trial.layers}
     seen = 0
@@ -103,12 +140,7 @@ def sensitivity(
             for name, cut in trials.items():
                 for place, trial in enumerate(cut):
                     damage[name][place] += _answer_change(groups.model, trial, calls, count)
-    curves: dict[str, np.ndarray | None] = {}
-    for group in groups.prunable:
-        cut = [t for t in trials[group.name] if not reached.isdisjoint(t.layers)]
-        mean = damage[group.name] / (2 * max(seen, 1))
-        curves[group.name] = _curve(group, cut, mean) if cut else None
-    return _filled(groups, curves)
+    return {name: sums / (2 * max(seen, 1)) for name, sums in damage.items()}, reached
 
 
 def _callers(groups: Groups, batches: Sequence[Batch]) -> dict[str, str]:

@@ -91,6 +91,20 @@ def test_several_layers_that_read_one_group_act_together() -> None:
     assert head[5] == pytest.approx(exact, rel=0.5)
 
 
+def test_groups_measured_one_at_a_time_give_the_same_curves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    data = digits()[0]
+    groups = discover(Residual().eval(), data[:2])
+    together = curves(groups, data)
+    monkeypatch.setattr("rlprune.sensitivity._ENTRIES", 1)
+    alone = curves(groups, data)
+    assert list(alone) == list(together)
+    for name, curve in together.items():
+        assert alone[name] == pytest.approx(curve, rel=1e-5)
+
+
 def test_one_tensor_that_reads_a_group_twice_is_cut_twice() -> None:
     class Doubled(nn.Module):
         def __init__(self) -> None:
