@@ -65,8 +65,8 @@ def sensitivity(
 
     (see :func:`rlprune.probes.probe`), so that it costs about ``points`` forward passes of the
     reading layers and one backward pass for all groups together (for as many at a time as half a
-    gigabyte of trial weights holds). The sum over groups predicts a
-    plan's damage as far as groups do not interact (Hessian-based allocation: Dong et al., HAWQ,
+    gigabyte of trial weights holds). The sum over groups predicts a plan's damage as far as groups
+    do not interact (Hessian-based allocation: Dong et al., HAWQ,
     ICCV 2019; Nagel et al., AdaRound, ICML 2020, section 3 for the layer-wise form).
 
     Args:
@@ -101,8 +101,9 @@ def sensitivity(
         }
         damage, reached = _damage(groups, trials, batches, samples, seed)
         for group in portion:
-            cut = [t for t in trials[group.name] if not reached.isdisjoint(t.layers)]
-            curves[group.name] = _curve(group, cut, damage[group.name]) if cut else None
+            cut = trials[group.name]
+            felt = bool(cut) and not reached.isdisjoint(cut[0].layers)
+            curves[group.name] = _curve(group, cut, damage[group.name]) if felt else None
     return _filled(groups, curves)
 
 
@@ -266,7 +267,7 @@ def _by_sample(values: Tensor, count: int) -> Tensor:
 
 
 def _curve(group: Group, trials: Sequence[Trial], damage: np.ndarray) -> np.ndarray | None:
-    if not trials or not np.isfinite(damage).all():
+    if not np.isfinite(damage).all():
         return None
     smallest = 2 * float(damage.max(initial=0.0))
     widths = [0, *(trial.width for trial in trials), group.width]

@@ -56,7 +56,10 @@ class ProblemHandle:
         if anchor not in self._settings:
             from rlprune_envs.setting import Setting
 
-            self._settings[anchor] = Setting.of(self.problem, anchor)
+            if anchor == "uniform":
+                self._settings[anchor] = Setting.of(self.problem)
+            else:
+                self._settings[anchor] = self.setting().anchored(self.problem, anchor)
         return self._settings[anchor]
 
     def reference(self, anchor: str = "uniform", *, project: bool) -> Evaluation:

@@ -52,16 +52,14 @@ class Setting:
     damage_roots: tuple[np.ndarray, ...] | None = None
 
     @classmethod
-    def of(cls, problem: Evaluator, anchor: str = "uniform") -> Setting:
+    def of(cls, problem: Evaluator) -> Setting:
         """Reads a problem. Calls its budget functions a few times, its quality never.
 
         Raises:
-            ValueError: the problem has nothing to decide, or the anchor is unknown.
+            ValueError: the problem has nothing to decide.
         """
         from rlprune.evaluator import projection
 
-        if anchor not in ANCHORS:
-            raise ValueError(f"anchor must be one of {', '.join(ANCHORS)}, got {anchor!r}")
         groups = problem.decisions
         if not groups:
             raise ValueError(
@@ -94,12 +92,21 @@ class Setting:
             np.clip([at_uniform[b.name] for b in problem.budgets] / dense_costs, 1e-6, 1.0)
         )
         slope = np.where(drops > 1e-9, true_drop / np.maximum(drops, 1e-9), 1.0)
-        setting = replace(setting, slope=np.clip(slope, 0.05, 20.0))
+        return replace(setting, slope=np.clip(slope, 0.05, 20.0))
+
+    def anchored(self, problem: Evaluator, anchor: str) -> Setting:
+        """The same constants around one of :data:`ANCHORS`, from those around the uniform plan.
+
+        Raises:
+            ValueError: the anchor is unknown.
+        """
+        if anchor not in ANCHORS:
+            raise ValueError(f"anchor must be one of {', '.join(ANCHORS)}, got {anchor!r}")
         if anchor == "uniform" or problem.sensitivity is None:
-            return setting
+            return self
         return replace(
-            setting,
-            anchor=_least_damage(problem, setting) / dense,
+            self,
+            anchor=_least_damage(problem, self) / self.dense,
             damage_roots=tuple(np.sqrt(curve) for curve in problem.sensitivity),
         )
 

@@ -78,7 +78,6 @@ class Workspace:
         self._model = copied(groups.model, {}).eval()
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
-        self._dense = {name: getattr(*owner(self._model, name)) for name in self._slicer.tensors}
         self._owners = {
             name: [owner(self._model, a) for a in groups.aliases.get(name, (name,))]
             for name in self._slicer.tensors
@@ -110,16 +109,11 @@ class Workspace:
                 fresh = tensor.clone()
                 for module, attribute in places:
                     module._buffers[attribute] = fresh
-        for name, places in self._owners.items():
-            small = cut.get(name)
-            for module, attribute in places:
+        for name, small in cut.items():
+            for module, attribute in self._owners[name]:
                 if attribute in module._parameters:
-                    module._parameters[attribute] = (
-                        self._dense[name]
-                        if small is None
-                        else nn.Parameter(small, requires_grad=False)
-                    )
-                elif small is not None:
+                    module._parameters[attribute] = nn.Parameter(small, requires_grad=False)
+                else:
                     module._buffers[attribute] = small
         self._set_attributes(plan)
         return self._model

@@ -72,6 +72,13 @@ def methods(compensation: Any) -> tuple[Method, ...]:
     return tuple(_method(item) for item in compensation)
 
 
+def reconstructs(compensation: Any) -> bool:
+    """Whether a choice of methods holds least squares; see `methods`. Nothing is checked."""
+    if isinstance(compensation, str) or not isinstance(compensation, Sequence):
+        compensation = (compensation,)
+    return any(item == "least_squares" or isinstance(item, LeastSquares) for item in compensation)
+
+
 def _method(item: Any) -> Method:
     if isinstance(item, str):
         if item in METHODS:

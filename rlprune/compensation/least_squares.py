@@ -52,6 +52,13 @@ class Fit:
             at = torch.cat([at, torch.tensor([self.gram.shape[0] - 1])])
         return at
 
+    def pull(self, count: int) -> Tensor:
+        """The ridge of ``count`` columns, none on the intercept."""
+        pull = torch.full((count,), self.ridge, dtype=self.gram.dtype)
+        if self.consumer.intercept:
+            pull[-1] = 0
+        return pull
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -70,7 +77,7 @@ class Prepared:
     left_out: dict[str, str]
 
 
-_PREPARED: WeakKeyDictionary[Groups, Prepared] = WeakKeyDictionary()
+_PREPARED: WeakKeyDictionary[Groups, dict[tuple[Any, ...], Prepared]] = WeakKeyDictionary()
 
 
 class LeastSquares:
@@ -166,13 +173,12 @@ def prepare(
         DataError: there is no batch.
     """
     samples = [x for x in tree_leaves([inputs for inputs, _ in batches]) if isinstance(x, Tensor)]
-    key = (
-        (ridge, patch_limit, rows),
-        tuple(
-            (x.data_ptr(), tuple(x.shape), 0 if x.is_inference() else x._version) for x in samples
-        ),
+    key = tuple(
+        (x.data_ptr(), tuple(x.shape), 0 if x.is_inference() else x._version) for x in samples
     )
-    known = _PREPARED.get(groups)
+    by_options = _PREPARED.setdefault(groups, {})
+    options = (ridge, patch_limit, rows)
+    known = by_options.get(options)
     if known is None or known.key != key:
         moments = InputMoments(groups, batches, patch_limit=patch_limit, rows=rows)
         for name in [n for n, m in moments.found.items() if not m.finite]:
@@ -181,7 +187,7 @@ def prepare(
             logger.info("least_squares leaves '%s' as it is: %s", name, reason)
         fits = {name: _fit(m, ridge) for name, m in moments.found.items() if m.finite}
         known = Prepared(key, tuple(samples), fits, moments.left_out)
-        _PREPARED[groups] = known
+        by_options[options] = known
     return known
 
 
@@ -266,10 +272,7 @@ def refit(fit: Fit, kept: Tensor, prior: Tensor, outputs: Tensor | None = None) 
         rows = (outputs[:, None] * per_output + torch.arange(per_output)).reshape(-1)
         cross = cross.index_select(1, rows)
     gram = fit.gram.index_select(0, at).index_select(1, at)
-    pull = torch.full((len(at),), fit.ridge, dtype=gram.dtype)
-    if consumer.intercept:
-        pull[-1] = 0
-    return solve(gram, cross, pull, prior.T).T
+    return solve(gram, cross, fit.pull(len(at)), prior.T).T
 
 
 def solve(gram: Tensor, right: Tensor, pull: Tensor, prior: Tensor) -> Tensor:

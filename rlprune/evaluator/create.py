@@ -16,6 +16,7 @@ from rlprune import budgets as budget_module
 from rlprune import importance as importance_module
 from rlprune.batches import as_batches
 from rlprune.budgets import Budget
+from rlprune.compensation import reconstructs
 from rlprune.errors import ConfigError, DataError
 from rlprune.evaluator.evaluator import Evaluator
 from rlprune.evaluator.quality import DataQuality, Quality, ScoreQuality
@@ -107,7 +108,7 @@ def create(
     @cache
     def predict() -> dict[str, np.ndarray]:
         batches = as_batches(calibration)
-        reconstruct = "least_squares" in config.compensation
+        reconstruct = reconstructs(config.compensation)
         return sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
 
     return Evaluator(

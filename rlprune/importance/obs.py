@@ -150,10 +150,9 @@ def _reader(fit: Fit, index: Tensor, outputs: Tensor | None) -> Reader:
     if outputs is not None:
         weight = weight * outputs.repeat_interleave(len(weight) // len(outputs)).sqrt()[:, None]
     gram = fit.gram.cpu().clone()
-    pull = torch.full((len(gram),), fit.ridge, dtype=gram.dtype)
-    if consumer.intercept:
-        pull[-1] = 0
-    gram.diagonal().add_(pull + 1e-9 * float(gram.diagonal().mean().clamp_min(1e-300)))
+    gram.diagonal().add_(
+        fit.pull(len(gram)) + 1e-9 * float(gram.diagonal().mean().clamp_min(1e-300))
+    )
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(gram).L)
     per_channel = consumer.per_channel
     columns = (index[:, :, None] * per_channel + torch.arange(per_channel)).flatten(1)

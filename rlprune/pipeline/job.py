@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.budgets import Budget
-from rlprune.compensation import LeastSquares
+from rlprune.compensation import reconstructs
 from rlprune.data import Data
 from rlprune.errors import ConfigError
 from rlprune.evaluator import EvaluatorConfig
@@ -198,8 +198,7 @@ def default_importance(importance: Any, compensation: Any) -> Any:
     """
     if not isinstance(importance, str) or importance != "auto":
         return importance
-    refits = [c for c in compensation or () if c == "least_squares" or isinstance(c, LeastSquares)]
-    return "obs" if refits else "l1"
+    return "obs" if reconstructs(compensation) else "l1"
 
 
 def default_compensation(

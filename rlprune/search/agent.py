@@ -46,7 +46,9 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Checks values; subclasses extend it."""
-        self.require(self.anchor in ("uniform", "sensitivity"), "anchor", "uniform or sensitivity")
+        from rlprune_envs.setting import ANCHORS
+
+        self.require(self.anchor in ANCHORS, "anchor", " or ".join(ANCHORS))
 
     def require(self, condition: bool, field: str, valid: str) -> None:
         """Raises :class:`ConfigError` naming ``field`` and its value unless ``condition``."""
