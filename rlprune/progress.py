@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 def track(
     items: Iterable[_T], description: str, *, total: int | None = None, show: bool | None = None
-) -> Iterator[_T]:
+) -> Generator[_T, None, None]:
     """Yield ``items`` behind a bar that vanishes when done.
 
     Args:

@@ -70,6 +70,7 @@ def lenet_ways(options: argparse.Namespace) -> list[Way]:
         ways.append(
             Way(f"merged + least squares, {images} images", lambda: [merge(), squares()], images)
         )
+        ways.append(Way(f"sequential, {images} images", lambda: [squares(), "sequential"], images))
     return ways
 
 
@@ -91,6 +92,7 @@ def vgg_ways(options: argparse.Namespace) -> list[Way]:
         Way("least squares", squares, images),
         Way("least squares + bn", lambda: [squares(), "bn"], images),
         Way("merged + least squares + bn", lambda: [merge(), squares(), "bn"], images),
+        Way("sequential + bn", lambda: [squares(), "sequential", "bn"], images),
     ]
 
 

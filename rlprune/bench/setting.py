@@ -100,7 +100,8 @@ def open_setting(config: Mapping[str, Any]) -> Setting:
     parsed = budget_module.parse(budget_module.from_config(config["budget"]))
     evaluator = _evaluator_config(config["evaluator"])
     opened = data_module.load(**config["data"])
-    chosen, evaluator = default_compensation(config["compensation"], opened, evaluator)
+    recipe = FineTune.from_dict(config["finetune"])
+    chosen, evaluator = default_compensation(config["compensation"], opened, evaluator, recipe)
     device = resolve_device(config["device"], nn.Identity())
     network = dense_network(
         config["model"],
@@ -125,7 +126,7 @@ def open_setting(config: Mapping[str, Any]) -> Setting:
         importance=default_importance(criterion(config["importance"]), chosen),
         compensation=chosen,
         evaluator=evaluator,
-        finetune=FineTune.from_dict(config["finetune"]),
+        finetune=recipe,
         structure=dict(config["structure"]),
         latency=dict(config["latency"]),
         exports=(),

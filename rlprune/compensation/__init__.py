@@ -15,6 +15,7 @@ from rlprune.compensation.bn import batch_statistics, recalibrate
 from rlprune.compensation.context import Context
 from rlprune.compensation.least_squares import LeastSquares
 from rlprune.compensation.merge import Merge
+from rlprune.compensation.sequential import SequentialLeastSquares
 from rlprune.errors import ConfigError, DataError
 from rlprune.locate import locate
 
@@ -49,6 +50,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "merge": Merge,
     "bn": BatchNormRecalibration,
     "least_squares": LeastSquares,
+    "sequential": SequentialLeastSquares,
 }
 """Built-in methods by name."""
 
@@ -73,10 +75,18 @@ def methods(compensation: Any) -> tuple[Method, ...]:
 
 
 def reconstructs(compensation: Any) -> bool:
-    """Whether a choice of methods holds least squares; see `methods`. Nothing is checked."""
+    """Whether a choice of methods holds a least-squares fit; see `methods`. Nothing is checked."""
     if isinstance(compensation, str) or not isinstance(compensation, Sequence):
         compensation = (compensation,)
-    return any(item == "least_squares" or isinstance(item, LeastSquares) for item in compensation)
+    return any(
+        item == "least_squares" or isinstance(item, LeastSquares) or is_sequential(item)
+        for item in compensation
+    )
+
+
+def is_sequential(item: Any) -> bool:
+    """Whether an entry of a choice of methods is sequential least squares."""
+    return item == "sequential" or isinstance(item, SequentialLeastSquares)
 
 
 def _method(item: Any) -> Method:
@@ -124,8 +134,10 @@ __all__ = [
     "LeastSquares",
     "Merge",
     "Method",
+    "SequentialLeastSquares",
     "batch_statistics",
     "compensate",
+    "is_sequential",
     "methods",
     "recalibrate",
 ]

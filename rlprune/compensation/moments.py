@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlprune.structure import Groups
 
 _Conv = nn.modules.conv._ConvNd
+_PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def consumers(
                 continue
             path, _, attribute = name.rpartition(".")
             module = groups.model.get_submodule(path)
-            form = _form(module, patch_limit)
+            form = form_of(module, patch_limit)
             if attribute != "weight" or form is None:
                 left[name] = f"it belongs to a {type(module).__name__}"
             elif isinstance(module, _Conv) and module.groups > 1:
@@ -118,18 +119,25 @@ def consumers(
     return list(found.values()), left
 
 
-def _form(module: nn.Module, patch_limit: int) -> str | None:
-    if type(module) is nn.Linear:
+def form_of(module: nn.Module, patch_limit: int) -> str | None:
+    """How a layer is refitted; None for other modules, and for kinds with a forward of their own.
+
+    Args:
+        module: any module.
+        patch_limit: see `consumers`.
+    """
+    kind = type(module)
+    if kind is nn.Linear:
         return "linear"
+    if kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers."):
+        return "transposed"
+    plain = next((base for base in _PLAIN if kind.forward is base.forward), None)
+    if plain is None or "weight" not in module._parameters:
+        return None
     if isinstance(module, nn.Conv2d):
         kernel = module.weight[0, 0].numel()
         return "patches" if 1 < kernel <= patch_limit / module.in_channels else "positions"
-    if isinstance(module, (nn.Conv1d, nn.Conv3d)):
-        return "positions"
-    kind = type(module)
-    if kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers."):
-        return "transposed"
-    return None
+    return "positions"
 
 
 @dataclass

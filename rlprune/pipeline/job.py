@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.budgets import Budget
-from rlprune.compensation import reconstructs
+from rlprune.compensation import is_sequential, reconstructs
 from rlprune.data import Data
 from rlprune.errors import ConfigError
 from rlprune.evaluator import EvaluatorConfig
@@ -51,6 +51,7 @@ class Job:
         folder: The run folder.
         factory: How to build the dense network again, or None.
         progress: Whether to draw bars; None draws them on a terminal.
+        auto_compensation: Whether ``compensation`` is what ``auto`` stands for.
     """
 
     dense: nn.Module
@@ -71,6 +72,7 @@ class Job:
     folder: RunFolder
     factory: dict[str, Any] | None
     progress: bool | None = None
+    auto_compensation: bool = False
     settings: dict[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -146,11 +148,20 @@ class Job:
             "agent": plain(agent),
             "evaluations": self.evaluations,
             "importance": plain(self.importance),
-            "compensation": plain(self.compensation),
+            "compensation": plain(self._asked_compensation()),
             "evaluator": plain(asdict(self.evaluator)),
             "structure": plain(self.structure),
             "seed": self.seed,
         }
+
+    def _asked_compensation(self) -> Any:
+        """Compensation as recorded: what ``auto`` adds for want of fine-tuning is left out.
+
+        So a run without fine-tuning may be fine-tuned later.
+        """
+        if not self.auto_compensation or self.compensation is None:
+            return self.compensation
+        return [item for item in self.compensation if item != "sequential"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -202,28 +213,32 @@ def default_importance(importance: Any, compensation: Any) -> Any:
 
 
 def default_compensation(
-    compensation: Any, data: Data | None, evaluator: EvaluatorConfig
+    compensation: Any, data: Data | None, evaluator: EvaluatorConfig, finetune: FineTune | None
 ) -> tuple[Any, EvaluatorConfig]:
     """Fill in what ``auto`` stands for, and let the evaluator compensate as the result will be.
 
     Args:
         compensation: As the user gave it; ``auto`` is least squares, then BN recalibration, where
-            there is data.
+            there is data. Where no fine-tuning follows, layers are refitted one after the other in
+            between: that takes as long as many candidates, and fine-tuning makes it needless.
         data: The run's data.
         evaluator: How candidates are scored; its own choice of compensation, if any, is kept.
+        finetune: The recipe; None or no epochs for none.
 
     Returns:
-        The compensation of the result, and the evaluator's settings. BN recalibration is left to
-        the evaluator's ``statistics``.
+        The compensation of the result, and the evaluator's settings: candidates get "least_squares"
+        in place of "sequential", and BN recalibration is left to the evaluator's ``statistics``.
     """
     if isinstance(compensation, str):
         compensation = None if compensation == "auto" and data is None else [compensation]
         if compensation == ["auto"]:
-            compensation = ["least_squares", "bn"]
+            tuned = finetune is not None and finetune.epochs > 0
+            compensation = ["least_squares", *([] if tuned else ["sequential"]), "bn"]
     elif compensation is not None and not isinstance(compensation, Sequence):
         compensation = [compensation]
     chosen = list(compensation or ()) or None
     if chosen and not evaluator.compensation:
-        others = tuple(item for item in chosen if item != "bn")
-        evaluator = replace(evaluator, compensation=others)
+        quick = ["least_squares" if is_sequential(item) else item for item in chosen]
+        others = dict.fromkeys(item for item in quick if item != "bn")
+        evaluator = replace(evaluator, compensation=tuple(others))
     return chosen, evaluator

@@ -74,7 +74,7 @@ def prune(
             ``obs`` where the result is compensated by least squares, else ``l1``.
         compensation: How surviving weights make up for the removed ones: a method, several in
             order, or None. ``auto`` is least squares, then BN statistics, where there is
-            data.
+            data; without fine-tuning, sequential least squares in between.
         evaluator: How candidates are scored.
         finetune: The recipe; None leaves the network as compensation left it. ``auto`` is
             ``FineTune()`` with data and None without.
@@ -115,7 +115,7 @@ def prune(
         if finetune != "auto":
             raise ConfigError(f"finetune must be a FineTune, None or 'auto', got {finetune!r}")
         finetune = None if data is None else FineTune()
-    chosen, evaluator = default_compensation(compensation, data, evaluator)
+    chosen, evaluator = default_compensation(compensation, data, evaluator, finetune)
     asked = budget_module.sets(budgets)
     dense, inputs = place(model, example_inputs, device)
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
@@ -129,6 +129,7 @@ def prune(
             evaluations=evaluations,
             importance=default_importance(importance, chosen),
             compensation=chosen,
+            auto_compensation=isinstance(compensation, str) and compensation == "auto",
             evaluator=evaluator,
             finetune=finetune,
             structure={

@@ -15,6 +15,7 @@ from rlprune.compensation import LeastSquares
 from rlprune.evaluator import EvaluatorConfig
 from rlprune.pipeline import pruning
 from rlprune.pipeline.job import default_compensation, default_importance
+from rlprune.training import FineTune
 
 
 class StopError(Exception):
@@ -39,6 +40,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     [
         (["least_squares", "bn"], "obs"),
         ([LeastSquares(ridge=0.1)], "obs"),
+        (["sequential", "bn"], "obs"),
         (["merge", "bn"], "l1"),
         ([lambda context: None], "l1"),
         (None, "l1"),
@@ -91,7 +93,9 @@ def test_the_command_line_means_the_same(
     overrides: list[str], expected: str, settings: dict[str, Any]
 ) -> None:
     config = compose(overrides)
-    chosen, _ = default_compensation(config["compensation"], settings["data"], EvaluatorConfig())
+    chosen, _ = default_compensation(
+        config["compensation"], settings["data"], EvaluatorConfig(), FineTune()
+    )
     assert default_importance(criterion(config["importance"]), chosen) == expected
 
 
@@ -106,3 +110,38 @@ def test_a_run_with_the_defaults_compensates_and_prunes_in_that_order(
     plans = [(tmp_path / run / "plan.json").read_text() for run in "abc"]
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
+
+
+@pytest.mark.parametrize(
+    ("compensation", "finetune", "result", "candidates"),
+    [
+        ("auto", FineTune(), ["least_squares", "bn"], ("least_squares",)),
+        ("auto", None, ["least_squares", "sequential", "bn"], ("least_squares",)),
+        ("auto", FineTune(epochs=0), ["least_squares", "sequential", "bn"], ("least_squares",)),
+        ("sequential", FineTune(), ["sequential"], ("least_squares",)),
+        (["merge", "bn"], None, ["merge", "bn"], ("merge",)),
+        (None, None, None, ()),
+    ],
+)
+def test_layers_are_refitted_one_by_one_where_no_fine_tuning_follows(
+    compensation: Any,
+    finetune: FineTune | None,
+    result: Any,
+    candidates: tuple[str, ...],
+    settings: dict[str, Any],
+) -> None:
+    found = default_compensation(compensation, settings["data"], EvaluatorConfig(), finetune)
+    assert found[0] == result
+    assert found[1].compensation == candidates
+
+
+def test_a_run_without_fine_tuning_can_be_fine_tuned_later(
+    dense: nn.Module, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings |= {"evaluations": 2, "out_dir": tmp_path / "run"}
+    x = settings["data"].example_inputs
+    before = rlprune.prune(dense, x, **settings | {"finetune": None})
+    after = rlprune.prune(
+        dense, x, **settings | {"finetune": FineTune(epochs=1)}, redo=True, stages=("finetune",)
+    )
+    assert after.plan == before.plan

@@ -1,0 +1,193 @@
+"""Sequential least squares answers for the inputs that really arrive, not for the dense ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rlprune
+from rlprune.compaction import build
+from rlprune.compensation import (
+    Context,
+    LeastSquares,
+    SequentialLeastSquares,
+    compensate,
+    recalibrate,
+)
+from rlprune.compensation.sequential import joined
+from rlprune.errors import ConfigError, DataError
+from rlprune.plan import Plan
+from tests.compensation.planted import generator, randomise
+
+
+class Block(nn.Module):
+    """Convolutions with and without batch norm, a shortcut, a linear layer with a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.one, self.two = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1)
+        self.point = nn.Conv2d(12, 8, 1, bias=False)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x)).relu()
+        x = x + self.two(self.one(x).relu())
+        return self.head(self.point(x).relu().mean((2, 3)))
+
+
+def images(count: int, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=generator(seed))
+
+
+def cut(model: nn.Module, x: Any, keep: float = 0.5) -> tuple[rlprune.Groups, Plan]:
+    groups = rlprune.discover(model, x)
+    return groups, Plan.uniform(groups, keep)
+
+
+def network() -> nn.Module:
+    """A network whose running statistics are those of its data."""
+    return recalibrate(randomise(Block()).float().eval(), images(256))
+
+
+def distance(model: nn.Module, other: nn.Module, x: Tensor) -> float:
+    with torch.no_grad():
+        return float((model(x) - other(x)).square().mean() / model(x).var())
+
+
+def refitted(method: Any, model: nn.Module, x: Tensor, keep: float = 0.5) -> nn.Module:
+    groups, plan = cut(model, x[:1], keep)
+    return compensate(groups, plan, build(groups, plan).eval(), method, x).eval()
+
+
+def test_nearer_to_the_dense_network_than_fits_to_its_own_inputs():
+    model, x, unseen = network(), images(256), images(256, seed=2)
+    plain, squares, one_by_one = (
+        distance(model, refitted([method, "bn"] if method else ["bn"], model, x), unseen)
+        for method in (None, "least_squares", "sequential")
+    )
+    assert squares < 0.9 * plain
+    assert one_by_one < 0.9 * squares
+
+
+def test_every_layer_solves_its_normal_equations():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.eval()
+    x = torch.randn(4000, 6, generator=generator(3))
+    groups, plan = cut(model, x[:1])
+    method = SequentialLeastSquares(samples=4000, rows=1)
+    small = compensate(groups, plan, build(groups, plan), method, x)
+    with torch.no_grad():
+        hidden = small[3](small[2](small[1](small[0](x))))
+        wanted = model(x)
+        ones = torch.ones(len(x), 1)
+        best = torch.linalg.lstsq(torch.cat([hidden, ones], 1).double(), wanted.double()).solution
+        left = (hidden @ best[:-1].float() + best[-1].float() - wanted).square().sum()
+        lost = float((small(x) - wanted).square().sum())
+        power = float((wanted - wanted.mean(0)).square().sum())
+        assert lost < 1.001 * float(left)
+    before, after = method.errors["4"]
+    assert after <= before
+    assert after == pytest.approx(lost / power, rel=1e-3)
+
+
+def test_a_network_that_lost_nothing_is_left_alone():
+    model, x = network(), images(256)
+    groups = rlprune.discover(model, x[:1])
+    plan = Plan.dense_plan(groups)
+    small = compensate(groups, plan, build(groups, plan).eval(), "sequential", x)
+    for name, tensor in small.named_parameters():
+        assert torch.allclose(tensor, model.get_parameter(name), atol=1e-3), name
+
+
+def test_the_dense_network_is_not_changed_and_hooks_are_gone():
+    model, x = network(), images(64)
+    before = copy.deepcopy(model.state_dict())
+    small = refitted("sequential", model, x)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    modules = [*model.modules(), *small.modules()]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+def test_portions_of_the_dense_outputs_make_no_difference():
+    model, x = network(), images(64)
+    whole, portions = (
+        refitted(SequentialLeastSquares(memory=memory), model, x) for memory in (1 << 30, 1)
+    )
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, portions.state_dict()[name]), name
+
+
+def test_what_is_left_out_is_named():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.deep = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+            self.twice, self.wide = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3)
+            self.line = nn.Conv1d(4, 4, 3)
+            self.bare = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.twice(self.twice(self.deep(self.stem(x))))
+            x = self.line(self.wide(x).flatten(2)).mean(2)
+            return nn.functional.linear(x, self.bare.weight, self.bare.bias)
+
+    model, x = Odd().eval(), images(32)
+    groups, plan = cut(model, x[:1], 0.75)
+    small = build(groups, plan)
+    method = SequentialLeastSquares(limit=40)
+    method.apply(Context(groups, plan, small, [(x, None)]))
+    reasons = {
+        "deep": "grouped",
+        "twice": "repeatedly",
+        "wide": "54 > 40 inputs",
+        "line": "Conv1d",
+        "bare": "not called by itself",
+    }
+    assert method.left_out.keys() == reasons.keys()
+    assert all(text in method.left_out[name] for name, text in reasons.items())
+    assert set(method.errors) == {"stem"}
+
+
+def test_batches_are_joined_as_one():
+    x, y = torch.arange(6.0).reshape(3, 2), torch.arange(4.0).reshape(2, 2)
+    table = torch.ones(5)
+    tokens = [({"ids": x, "table": table}, None), ({"ids": y, "table": table}, None)]
+    odd = ({"ids": torch.zeros(2, 7), "table": table}, None)
+    found = joined([*tokens, odd], samples=4)
+    assert torch.equal(found["ids"], torch.cat([x, y])[:4])
+    assert torch.equal(found["table"], table)
+
+
+def test_keyword_inputs():
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+        def forward(self, *, features: Tensor, scale: float = 1.0) -> Tensor:
+            return self.net(features * scale)
+
+    model = Keyword().eval()
+    batches = [
+        {"features": torch.randn(16, 6, generator=generator(k)), "scale": 2.0} for k in (1, 2)
+    ]
+    groups, plan = cut(model, {"features": torch.zeros(1, 6), "scale": 2.0})
+    method = SequentialLeastSquares()
+    compensate(groups, plan, build(groups, plan), [LeastSquares(), method], batches)
+    before, after = method.errors["net.2"]
+    assert after <= before
+
+
+def test_bad_input():
+    model, x = network(), images(4)
+    groups, plan = cut(model, x[:1])
+    with pytest.raises(DataError, match=r"sequential.*calibration"):
+        compensate(groups, plan, build(groups, plan), "sequential", None)
+    with pytest.raises(ConfigError, match="rows is 0"):
+        SequentialLeastSquares(rows=0)
