@@ -20,6 +20,7 @@ from rlprune.importance.base import owner
 from rlprune.inputs import batch_of, call
 from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.probes import Call, first, probe
+from rlprune.progress import track
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -90,7 +91,7 @@ def sensitivity(
         raise DataError("sensitivity curves need calibration data; pass at least one batch")
     fits = prepare(groups, batches).fits if reconstruct else {}
     callers = _callers(groups, batches)
-    logger.info("sensitivity curves of %d groups, without a bar", len(groups.prunable))
+    logger.info("sensitivity curves of %d groups", len(groups.prunable))
     curves: dict[str, np.ndarray | None] = {}
     for portion in _portions(groups, points):
         trials = {
@@ -138,7 +139,7 @@ def _damage(
         seen += count
         reached.update(path for path, found in calls.items() if found)
         with torch.no_grad(), evaluating(groups.model), attention_spelled_out():
-            for name, cut in trials.items():
+            for name, cut in track(list(trials.items()), "sensitivity curves"):
                 for place, trial in enumerate(cut):
                     damage[name][place] += _answer_change(groups.model, trial, calls, count)
     return {name: sums / (2 * max(seen, 1)) for name, sums in damage.items()}, reached

@@ -76,6 +76,7 @@ class Setting:
             config=config,
             store=None if store is None else self.folder / store,
             seed=job.seed,
+            foresight=self.folder,
         )
 
     def budgets(self) -> tuple[ResolvedBudget, ...]:

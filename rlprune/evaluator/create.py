@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rlprune import budgets as budget_module
 from rlprune import importance as importance_module
@@ -19,11 +20,14 @@ from rlprune.budgets import Budget
 from rlprune.compensation import reconstructs
 from rlprune.errors import ConfigError, DataError
 from rlprune.evaluator.evaluator import Evaluator
+from rlprune.evaluator.foresight import cause_of, remembered
 from rlprune.evaluator.quality import DataQuality, Quality, ScoreQuality
 from rlprune.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
+
+ORDER, CURVES = "order.safetensors", "sensitivity.safetensors"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def create(
     store: Path | str | None = None,
     open_limits: Collection[str] = (),
     seed: int = 0,
+    foresight: Path | None = None,
 ) -> Evaluator:
     """Build the evaluator of a network.
 
@@ -83,6 +88,9 @@ def create(
         store: JSONL file for results.
         open_limits: Budgets whose limits the store is not bound to.
         seed: Seed of a random criterion.
+        foresight: Folder where the order of the units and the sensitivity curves are kept, and
+            taken from when everything they depend on is the same; a function of the user's own is
+            called each time.
 
     Returns:
         The evaluator.
@@ -94,22 +102,41 @@ def create(
     config = config or EvaluatorConfig()
     resolved = budget_module.resolve(budgets, groups.model, groups.example_inputs, groups)
     calibration = None if data is None else calibration_of(data, config.calibration_images)
+    problem = cause_of(
+        groups.model.state_dict(),
+        [(group.name, group.legal_widths()) for group in groups.prunable],
+        dict(enumerate(tree_leaves(calibration))),
+        seed,
+    )
+
+    def kept(file: str) -> Path | None:
+        return None if foresight is None else foresight / file
+
+    def score_units() -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return importance_module.scores(groups, importance, data=calibration, generator=generator)
+
     if isinstance(importance, Mapping):
         scores: Mapping[str, Tensor] = importance
     else:
-        scores = importance_module.scores(
-            groups,
-            importance,
-            data=calibration,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        known = isinstance(importance, str) and importance in importance_module.CRITERIA
+        file = kept(ORDER) if known else None
+        found = remembered(file, cause_of(problem, importance), score_units)
+        scores = {group.name: found[group.name] for group in groups.prunable}
     quality, rescore = qualities(groups.model, data, score, config, calibration)
 
-    @cache
-    def predict() -> dict[str, np.ndarray]:
+    def predict() -> dict[str, Tensor]:
         batches = as_batches(calibration)
-        reconstruct = reconstructs(config.compensation)
-        return sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
+        curves = sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
+        return {name: torch.from_numpy(curve) for name, curve in curves.items()}
+
+    reconstruct = reconstructs(config.compensation)
+
+    @cache
+    def predicted() -> dict[str, np.ndarray]:
+        cause = cause_of(problem, scores, reconstruct)
+        curves = remembered(kept(CURVES), cause, predict)
+        return {group.name: curves[group.name].numpy() for group in groups.prunable}
 
     return Evaluator(
         groups,
@@ -121,7 +148,7 @@ def create(
         calibration=calibration if config.compensation else None,
         store=store,
         open_limits=open_limits,
-        sensitivity=None if calibration is None else predict,
+        sensitivity=None if calibration is None else predicted,
     )
 
 

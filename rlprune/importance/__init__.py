@@ -19,6 +19,7 @@ from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
 from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
 from rlprune.locate import locate
+from rlprune.progress import track
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -91,7 +92,7 @@ def scores(
     with torch.no_grad():
         return {
             group.name: _checked(function(groups, group, scoring), group, label)
-            for group in groups.prunable
+            for group in track(groups.prunable, "ordering units")
         }
 
 

@@ -95,6 +95,7 @@ def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> E
         store=store,
         open_limits=open_limits,
         seed=job.seed,
+        foresight=store.parent,
     )
 
 

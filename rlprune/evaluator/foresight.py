@@ -1,0 +1,75 @@
+"""What is known before the first evaluation, kept in files: a resumed search need not wait."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import rlprune
+
+logger = logging.getLogger(__name__)
+
+_CAUSE = "cause"
+
+
+def remembered(
+    path: Path | None, cause: str, compute: Callable[[], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What a function returns, from a file where an equal call left it.
+
+    Args:
+        path: The file (safetensors); None computes and keeps nothing.
+        cause: Says what the result depends on, see `cause_of`. A file made for another cause, or
+            by another version, or a damaged one, is computed and written again.
+        compute: Returns named tensors.
+
+    Returns:
+        The tensors.
+    """
+    if path is None:
+        return dict(compute())
+    known = _read(path, cause)
+    if known is not None:
+        logger.info("taken from %s", path)
+        return known
+    found = {name: value.contiguous() for name, value in compute().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(found, scratch, metadata={_CAUSE: cause})
+    scratch.replace(path)
+    return found
+
+
+def cause_of(*parts: Any) -> str:
+    """A digest of anything with a telling ``repr``, and of tensors by name, and of the version."""
+    sha = hashlib.sha256(rlprune.__version__.encode())
+    for part in parts:
+        named = part if isinstance(part, Mapping) else {"": part}
+        for name, value in named.items():
+            sha.update(str(name).encode())
+            if isinstance(value, Tensor):
+                flat = value.detach().cpu().contiguous().reshape(-1)
+                sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
+                sha.update(flat.view(torch.uint8).numpy().tobytes())
+            else:
+                sha.update(repr(value).encode())
+    return sha.hexdigest()
+
+
+def _read(path: Path, cause: str) -> dict[str, Tensor] | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get(_CAUSE) != cause:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
