@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from rlprune.plan import Plan
 from rlprune.structure import Groups
-from tests.structure import image_blocks, sequence_blocks
-from tests.structure.image_blocks import AVG_POOL, BATCH_NORM, activation, conv
+from tests.structure import image_blocks, image_layers, sequence_blocks
+from tests.structure.image_layers import AVG_POOL, BATCH_NORM, activation, conv
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ImageNetwork(nn.Module):
         features = width if self.head in ("pool", "conv") else width * side**rank
         hidden = rng.randint(3, 6)
         if self.head == "conv":
-            self.last = image_blocks.CONV[rank](width, 3, 1)
+            self.last = image_layers.CONV[rank](width, 3, 1)
             return
         self.norm = nn.BatchNorm1d(features) if rng.random() < 0.3 else nn.Identity()
         self.hidden = nn.Linear(features, hidden)

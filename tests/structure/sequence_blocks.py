@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.structure.image_blocks import activation
+from tests.structure.image_layers import activation
 
 
 class Block(nn.Module):
