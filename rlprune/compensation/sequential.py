@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rlprune.batches import Batch
 from rlprune.compaction.slicing import Slicer
@@ -19,7 +19,7 @@ from rlprune.compensation.context import Context
 from rlprune.compensation.least_squares import GRID, solve
 from rlprune.compensation.moments import Consumer, form_of, patch_corners, patches
 from rlprune.errors import ConfigError, DataError
-from rlprune.inputs import batch_size, call
+from rlprune.inputs import batch_of, batch_size, call
 from rlprune.modes import evaluating
 from rlprune.progress import track
 
@@ -46,10 +46,12 @@ class SequentialLeastSquares:
     batch meanwhile: let ``"bn"`` follow.
 
     Args:
-        samples: Calibration samples used, at most; all of them pass through the network at once.
+        samples: Calibration samples used, at most. All of them pass through the network at once, so
+            that fewer are taken where the largest layers would not fit into ``memory``.
         rows: Rows (samples times positions) per layer, and at least 16 per input.
         limit: Layers that read more inputs (channels times kernel positions) stay as they are.
-        memory: Bytes of dense outputs kept at a time; the dense network runs again for the rest.
+        memory: Bytes for activations, and again for the dense outputs kept at a time; the dense
+            network runs again for the rest.
 
     Attributes:
         left_out: After `apply`, the layers that were not refitted and why.
@@ -60,7 +62,7 @@ class SequentialLeastSquares:
     """
 
     def __init__(
-        self, samples: int = 1024, rows: int = 16384, limit: int = 2400, memory: int = 1 << 30
+        self, samples: int = 1024, rows: int = 16384, limit: int = 2400, memory: int = 2 << 30
     ) -> None:
         for name, value in (
             ("samples", samples), ("rows", rows), ("limit", limit), ("memory", memory),
@@ -81,7 +83,8 @@ class SequentialLeastSquares:
             raise DataError(
                 "compensation 'sequential' needs calibration data; pass calibration=..."
             )
-        inputs = joined(context.batches, self.samples)
+        affordable = self.memory // largest_activations(context.dense, context.batches[0][0])
+        inputs = joined(context.batches, max(2, min(self.samples, affordable)))
         consumers, self.left_out = layers(context, self.limit)
         self.errors = {}
         sampler = _Sampler(consumers, batch_size(inputs), self.rows)
@@ -120,6 +123,27 @@ class SequentialLeastSquares:
             call(context.module, inputs)
         for name, reason in self.left_out.items():
             logger.debug("sequential leaves '%s' as it is: %s", name, reason)
+
+
+def largest_activations(network: nn.Module, inputs: Any) -> int:
+    """Bytes per sample that a forward pass needs at its widest layer.
+
+    As much again as the layer's inputs and outputs is counted for shortcuts that wait meanwhile.
+
+    Args:
+        network: Any network.
+        inputs: What it is called with; the first sample is run.
+    """
+    sizes = [1]
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        tensors = [x for x in tree_leaves((args, output)) if isinstance(x, Tensor)]
+        sizes.append(2 * sum(tensor.nbytes for tensor in tensors))
+
+    leaves = {name: hook for name, m in network.named_modules() if not list(m.children())}
+    with torch.no_grad(), evaluating(network), _hooked(network, leaves):
+        call(network, batch_of(inputs, 1))
+    return max(sizes)
 
 
 def joined(batches: Sequence[Batch], samples: int) -> Any:

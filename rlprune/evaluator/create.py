@@ -48,7 +48,7 @@ class EvaluatorConfig:
     """
 
     quality: str = "logits"
-    images: int = 256
+    images: int = 512
     rescore_images: int = 2048
     batch_size: int = 256
     statistics: str = "batch"

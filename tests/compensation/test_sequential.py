@@ -18,7 +18,7 @@ from rlprune.compensation import (
     compensate,
     recalibrate,
 )
-from rlprune.compensation.sequential import joined
+from rlprune.compensation.sequential import joined, largest_activations
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
 from tests.compensation.planted import generator, randomise
@@ -115,12 +115,36 @@ def test_the_dense_network_is_not_changed_and_hooks_are_gone():
 
 
 def test_portions_of_the_dense_outputs_make_no_difference():
+    convs = [nn.Conv2d(3 if k == 0 else 12, 12, 3, padding=1) for k in range(6)]
+    model, x = randomise(nn.Sequential(*convs)).float().eval(), images(64)
+    groups, plan = cut(model, x[:1])
+    passes: list[int] = []
+    model.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    states, runs = [], []
+    for memory in (1 << 30, 64 * largest_activations(model, x)):
+        passes.clear()
+        method = SequentialLeastSquares(memory=memory)
+        small = compensate(groups, plan, build(groups, plan).eval(), method, x)
+        states.append(small.state_dict())
+        runs.append(list(passes))
+    # One sample to size the batch, the dense network once or twice, the compacted copy.
+    assert runs == [[1, 64, 64], [1, 64, 64, 64]]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_as_many_samples_as_there_is_memory_for():
     model, x = network(), images(64)
-    whole, portions = (
-        refitted(SequentialLeastSquares(memory=memory), model, x) for memory in (1 << 30, 1)
-    )
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, portions.state_dict()[name]), name
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    groups, plan = cut(model, x[:1])
+    widest = 2 * 4 * 64 * (12 + 16)
+    assert largest_activations(model, x) == widest
+    sizes.clear()
+    method = SequentialLeastSquares(memory=10 * widest)
+    compensate(groups, plan, build(groups, plan).eval(), method, x)
+    assert sizes[0] == 1
+    assert set(sizes[1:]) == {10}
 
 
 def test_what_is_left_out_is_named():
