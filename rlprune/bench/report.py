@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.bench.cells import planned
-from rlprune.bench.tables import COLORS, figure, percent, save, spread
+from rlprune.bench.tables import COLORS, figure, percent, save, spearman, spread
 from rlprune.bench.tuning import shown
 from rlprune.errors import ConfigError
 from rlprune.pipeline.folder import read_json, write_json, write_text
@@ -20,6 +20,7 @@ HEAD = (
 )  # fmt: skip
 
 PREDICTION = "prediction.json"
+_FEWEST_PLANS = 6
 
 
 def write(folder: Path) -> list[Path]:
@@ -47,6 +48,7 @@ def write(folder: Path) -> list[Path]:
         prediction = read_json(place / PREDICTION)
         summary[place.name] = {
             "dense": dense, "rows": rows, "missing": missing, "prediction": prediction,
+            "proxy": agreement(cells),
         }  # fmt: skip
         paths.append(_picture(place, about, cells))
         sections.append(_section(about, summary[place.name], paths[-1].relative_to(folder)))
@@ -71,6 +73,29 @@ def summarize(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         kinds.setdefault((cell["label"], cell["evaluations"]), []).append(cell)
     rows = [_row(label, count, group) for (label, count), group in kinds.items()]
     return sorted(rows, key=lambda row: (row["evaluations"], -_middle(row["quality"])))
+
+
+def agreement(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Whether quality ranks what the searches found as fine-tuning does.
+
+    Args:
+        cells: Contents of cell files; those of other libraries, compensated otherwise, are left
+            out, and plans found twice count once.
+
+    Returns:
+        Spearman's rho of quality with the accuracy after fine-tuning on the test split (held-out
+        where there is none), and the number of plans; None for fewer than six plans.
+    """
+    pairs: dict[str, tuple[float, float]] = {}
+    for cell in cells:
+        if "plan" in cell and "accuracy" in cell:
+            after = cell["accuracy"]["after"]
+            found = after["holdout"] if after["test"] is None else after["test"]
+            pairs[cell["plan"]] = (cell["quality"], found)
+    if len(pairs) < _FEWEST_PLANS:
+        return None
+    qualities, accuracies = zip(*pairs.values(), strict=True)
+    return {"plans": len(pairs), "rho": spearman(qualities, accuracies)}
 
 
 def _row(label: str, count: int, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -124,6 +149,11 @@ def _section(about: Mapping[str, Any], summary: Mapping[str, Any], picture: Path
         lines.append(
             "Predicted damage (no evaluation) against quality, all {plans} plans evaluated: "
             "Spearman {rho:.3f}.".format(**summary["prediction"])
+        )
+    if summary["proxy"] is not None:
+        lines.append(
+            "Quality against accuracy after fine-tuning, {plans} plans of all agents: "
+            "Spearman {rho:.3f}.".format(**summary["proxy"])
         )
     if missing:
         lines.append(f"Missing ({len(missing)} cells): {', '.join(missing)}.")

@@ -121,6 +121,20 @@ def test_predicted_damage_is_held_against_every_plan(composed: Composed, tmp_pat
     assert cells["sensitivity-1-0"]["widths"] != cells["random-40-0"]["widths"]
 
 
+def test_quality_is_held_against_accuracy_after_fine_tuning() -> None:
+    def cell(plan: int, quality: float, test: float | None, **more: Any) -> dict[str, Any]:
+        after = {"holdout": 1 - test if test is not None else -quality, "test": test}
+        return {"plan": str(plan), "quality": quality, "accuracy": {"after": after}, **more}
+
+    cells = [cell(k, -1.0 / (k + 1), 0.5 + k / 100) for k in range(6)]
+    peer = {k: v for k, v in cell(9, 5.0, 0.1).items() if k != "plan"}
+    untuned = {"plan": "8", "quality": 3.0}
+    assert report.agreement([*cells, cells[0], peer, untuned]) == {"plans": 6, "rho": 1.0}
+    assert report.agreement(cells[:5]) is None
+    unlabelled = [cell(k, -1.0 / (k + 1), None) for k in range(6)]
+    assert report.agreement(unlabelled) == {"plans": 6, "rho": pytest.approx(-1.0)}
+
+
 def test_wrong_cells_are_named(composed: Composed) -> None:
     options = composed("search")["bench"]
     with pytest.raises(ConfigError, match="names none of"):
