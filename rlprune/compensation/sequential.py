@@ -12,20 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from rlprune.batches import Batch
+from rlprune.batches import Batch, answer
 from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.bn import batch_norms, batch_statistics
 from rlprune.compensation.context import Context
 from rlprune.compensation.least_squares import GRID, solve
 from rlprune.compensation.moments import Consumer, form_of, patch_corners, patches
 from rlprune.errors import ConfigError, DataError
-from rlprune.inputs import batch_of, batch_size, call
+from rlprune.inputs import batch_of, batch_size, call, map_tensors
 from rlprune.modes import evaluating
 from rlprune.progress import track
 
 logger = logging.getLogger(__name__)
 
 _NOTHING_TO_MEND = 1e-10
+_HELD_OUT, _FEWEST_HELD_OUT = 8, 16
 
 
 class SequentialLeastSquares:
@@ -42,8 +43,9 @@ class SequentialLeastSquares:
     One pass of each network and one linear solve per layer; too slow for every candidate of a
     search, and meant for the network that is handed over. ``W_0`` is what earlier methods left. The
     ridge is chosen for every layer by two-fold cross-validation over the samples; a layer that no
-    ridge improves stays as it is. Networks with batch normalisation run on the statistics of the
-    batch meanwhile: let ``"bn"`` follow.
+    ridge improves stays as it is. One sample in eight takes no part in the fits: if the answers to
+    them move away from the dense network's, all layers get their weights back. Networks with batch
+    normalisation run on the statistics of the batch meanwhile: let ``"bn"`` follow.
 
     Args:
         samples: Calibration samples used, at most. All of them pass through the network at once, so
@@ -56,6 +58,8 @@ class SequentialLeastSquares:
     Attributes:
         left_out: After `apply`, the layers that were not refitted and why.
         errors: After `apply`, by layer the relative squared error of its outputs before and after.
+        answers: After `apply`, the same of the network's answers to the samples left out; None
+            where it answers with something else than a tensor.
 
     Raises:
         ConfigError: A number is not positive.
@@ -72,6 +76,7 @@ class SequentialLeastSquares:
         self.samples, self.rows, self.limit, self.memory = samples, rows, limit, memory
         self.left_out: dict[str, str] = {}
         self.errors: dict[str, tuple[float, float]] = {}
+        self.answers: tuple[float, float] | None = None
 
     def apply(self, context: Context) -> None:
         """Refit the layers of ``context.module`` in place.
@@ -84,7 +89,11 @@ class SequentialLeastSquares:
                 "compensation 'sequential' needs calibration data; pass calibration=..."
             )
         affordable = self.memory // largest_activations(context.dense, context.batches[0][0])
-        inputs = joined(context.batches, max(2, min(self.samples, affordable)))
+        together = joined(context.batches, max(2, min(self.samples, affordable)))
+        count = batch_size(together)
+        held = max(count // _HELD_OUT, min(count, _FEWEST_HELD_OUT))
+        inputs = _part(together, slice(0, count - held if count - held >= held else count))
+        unseen = _part(together, slice(count - held, count))
         consumers, self.left_out = layers(context, self.limit)
         self.errors = {}
         sampler = _Sampler(consumers, batch_size(inputs), self.rows)
@@ -101,17 +110,23 @@ class SequentialLeastSquares:
             error = _refit(consumer, sampler.inputs(name, x), wanted, name in targets.normalised)
             self.errors[name] = error
 
+        before = _distance(context, unseen)
+        weights = {
+            name: parameter.detach().clone()
+            for layer in targets.order
+            for name, parameter in consumers[layer].module.named_parameters(layer, recurse=False)
+        }
         called: set[str] = set()
         bar = track(targets.order, "refitting layers")
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
                 if name not in called:
                     called.add(name)
                     next(bar, None)
                     refit(name, args[0].detach())
 
-            return before
+            return on_call
 
         hooks = {name: hook(name) for name in targets.order}
         with (
@@ -121,6 +136,16 @@ class SequentialLeastSquares:
             _hooked(context.module, hooks, before=True),
         ):
             call(context.module, inputs)
+        after = _distance(context, unseen)
+        self.answers = None if before is None or after is None else (before, after)
+        if self.answers is not None and not self.answers[1] <= self.answers[0]:
+            logger.warning(
+                "sequential is undone: answers to unseen samples moved from %.4f to %.4f of the "
+                "dense network's variance; give it more calibration samples", *self.answers,
+            )  # fmt: skip
+            with torch.no_grad():
+                for name, tensor in weights.items():
+                    context.module.get_parameter(name).copy_(tensor)
         for name, reason in self.left_out.items():
             logger.debug("sequential leaves '%s' as it is: %s", name, reason)
 
@@ -144,6 +169,25 @@ def largest_activations(network: nn.Module, inputs: Any) -> int:
     with torch.no_grad(), evaluating(network), _hooked(network, leaves):
         call(network, batch_of(inputs, 1))
     return max(sizes)
+
+
+def _part(inputs: Any, part: slice) -> Any:
+    """Some of the samples of a batch."""
+    size = batch_size(inputs)
+    return map_tensors(inputs, lambda x: x[part] if x.ndim and x.shape[0] == size else x)
+
+
+def _distance(context: Context, inputs: Any) -> float | None:
+    """Squared error of the compacted network's answers relative to the dense one's variance."""
+    try:
+        with torch.no_grad():
+            with evaluating(context.dense):
+                dense = answer(context.dense, inputs).float()
+            with batch_statistics(context.module):
+                small = answer(context.module, inputs).float()
+    except DataError:
+        return None
+    return float((small - dense).square().mean() / dense.var().clamp_min(1e-12))
 
 
 def joined(batches: Sequence[Batch], samples: int) -> Any:

@@ -17,6 +17,7 @@ from rlprune.compensation import (
     SequentialLeastSquares,
     compensate,
     recalibrate,
+    sequential,
 )
 from rlprune.compensation.sequential import joined, largest_activations
 from rlprune.errors import ConfigError, DataError
@@ -115,7 +116,7 @@ def test_the_dense_network_is_not_changed_and_hooks_are_gone():
 
 
 def test_portions_of_the_dense_outputs_make_no_difference():
-    convs = [nn.Conv2d(3 if k == 0 else 12, 12, 3, padding=1) for k in range(6)]
+    convs = [nn.Conv2d(3 if k == 0 else 12, 12, 3, padding=1) for k in range(9)]
     model, x = randomise(nn.Sequential(*convs)).float().eval(), images(64)
     groups, plan = cut(model, x[:1])
     passes: list[int] = []
@@ -127,10 +128,32 @@ def test_portions_of_the_dense_outputs_make_no_difference():
         small = compensate(groups, plan, build(groups, plan).eval(), method, x)
         states.append(small.state_dict())
         runs.append(list(passes))
-    # One sample to size the batch, the dense network once or twice, the compacted copy.
-    assert runs == [[1, 64, 64], [1, 64, 64, 64]]
+    # One sample to size the batch; the dense network, again where memory is short, and the
+    # compacted copy on 48 samples; both on the other 16, before and after.
+    assert [run.count(48) for run in runs] == [2, 3]
+    assert [run.count(16) for run in runs] == [4, 4]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+def test_undone_where_unseen_answers_move_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    layers = [nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 5)]
+    model = randomise(nn.Sequential(*layers)).float().eval()
+    x = torch.randn(40, 40, generator=generator(4))
+    groups, plan = cut(model, x[:1])
+    kept = build(groups, plan).eval()
+    method = SequentialLeastSquares()
+    compensate(groups, plan, kept, method, x)
+    assert method.answers is not None
+    assert method.answers[1] <= method.answers[0]
+    monkeypatch.setattr(sequential, "_choose", lambda halves, prior: 1e-9)
+    undone = compensate(groups, plan, build(groups, plan).eval(), method, x)
+    assert method.answers[1] > method.answers[0]
+    assert "sequential is undone" in caplog.text
+    for name, tensor in build(groups, plan).state_dict().items():
+        assert torch.equal(tensor, undone.state_dict()[name]), name
 
 
 def test_as_many_samples_as_there_is_memory_for():
