@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from rlprune.batches import Batch, answer
+from rlprune.batches import answer
 from rlprune.compaction.slicing import Slicer
-from rlprune.compensation.bn import batch_norms, batch_statistics
+from rlprune.compensation.bn import batch_statistics
 from rlprune.compensation.context import Context
 from rlprune.compensation.least_squares import GRID, solve
-from rlprune.compensation.moments import Consumer, form_of, patch_corners, patches
+from rlprune.compensation.moments import Consumer, form_of
+from rlprune.compensation.targets import (
+    Sampler,
+    Targets,
+    hooked,
+    joined,
+    largest_activations,
+    part_of,
+)
 from rlprune.errors import ConfigError, DataError
-from rlprune.inputs import batch_of, batch_size, call, map_tensors
+from rlprune.inputs import batch_size, call
 from rlprune.modes import evaluating
 from rlprune.progress import track
 
@@ -88,54 +94,18 @@ class SequentialLeastSquares:
             raise DataError(
                 "compensation 'sequential' needs calibration data; pass calibration=..."
             )
-        affordable = self.memory // largest_activations(context.dense, context.batches[0][0])
-        together = joined(context.batches, max(2, min(self.samples, affordable)))
-        count = batch_size(together)
-        held = max(count // _HELD_OUT, min(count, _FEWEST_HELD_OUT))
-        inputs = _part(together, slice(0, count - held if count - held >= held else count))
-        unseen = _part(together, slice(count - held, count))
+        fitted, unseen = self._samples(context)
         consumers, self.left_out = layers(context, self.limit)
-        self.errors = {}
-        sampler = _Sampler(consumers, batch_size(inputs), self.rows)
-        targets = _Targets(context.dense, inputs, sampler, self.memory)
+        sampler = Sampler(consumers, batch_size(fitted), self.rows)
+        targets = Targets(context.dense, fitted, sampler, self.memory)
         self.left_out |= targets.left_out
-        cuts = Slicer(context.groups).kept_by_tensor(context.plan)
-
-        def refit(name: str, x: Tensor) -> None:
-            consumer = consumers[name]
-            wanted = targets.take(name)
-            kept = cuts.get(consumer.name, {}).get(1 - consumer.dim)
-            if kept is not None:
-                wanted = wanted[..., kept.to(wanted.device)]
-            error = _refit(consumer, sampler.inputs(name, x), wanted, name in targets.normalised)
-            self.errors[name] = error
-
-        before = _distance(context, unseen)
         weights = {
             name: parameter.detach().clone()
             for layer in targets.order
             for name, parameter in consumers[layer].module.named_parameters(layer, recurse=False)
         }
-        called: set[str] = set()
-        bar = track(targets.order, "refitting layers")
-
-        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
-                if name not in called:
-                    called.add(name)
-                    next(bar, None)
-                    refit(name, args[0].detach())
-
-            return on_call
-
-        hooks = {name: hook(name) for name in targets.order}
-        with (
-            closing(bar),
-            torch.no_grad(),
-            batch_statistics(context.module),
-            _hooked(context.module, hooks, before=True),
-        ):
-            call(context.module, inputs)
+        before = _distance(context, unseen)
+        self._refit_in_turn(context, fitted, sampler, targets)
         after = _distance(context, unseen)
         self.answers = None if before is None or after is None else (before, after)
         if self.answers is not None and not self.answers[1] <= self.answers[0]:
@@ -149,32 +119,46 @@ class SequentialLeastSquares:
         for name, reason in self.left_out.items():
             logger.debug("sequential leaves '%s' as it is: %s", name, reason)
 
+    def _samples(self, context: Context) -> tuple[Any, Any]:
+        """Calibration inputs to fit, and those to judge by; the same where there are too few."""
+        affordable = self.memory // largest_activations(context.dense, context.batches[0][0])
+        together = joined(context.batches, max(2, min(self.samples, affordable)))
+        count = batch_size(together)
+        held = max(count // _HELD_OUT, min(count, _FEWEST_HELD_OUT))
+        first = count - held if count - held >= held else count
+        return part_of(together, slice(0, first)), part_of(together, slice(count - held, count))
 
-def largest_activations(network: nn.Module, inputs: Any) -> int:
-    """Bytes per sample that a forward pass needs at its widest layer.
+    def _refit_in_turn(
+        self, context: Context, inputs: Any, sampler: Sampler, targets: Targets
+    ) -> None:
+        """Run the compacted network once; each layer is refitted as its inputs arrive."""
+        cuts = Slicer(context.groups).kept_by_tensor(context.plan)
+        bar = track(targets.order, "refitting layers")
+        self.errors = {}
 
-    As much again as the layer's inputs and outputs is counted for shortcuts that wait meanwhile.
+        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            consumer = sampler.consumers[name]
+            kept = cuts.get(consumer.name, {}).get(1 - consumer.dim)
 
-    Args:
-        network: Any network.
-        inputs: What it is called with; the first sample is run.
-    """
-    sizes = [1]
+            def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
+                if name in self.errors:
+                    return
+                next(bar, None)
+                wanted = targets.take(name)
+                if kept is not None:
+                    wanted = wanted[..., kept.to(wanted.device)]
+                rows = sampler.inputs(name, args[0].detach())
+                self.errors[name] = _refit(consumer, rows, wanted, name in targets.normalised)
 
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        tensors = [x for x in tree_leaves((args, output)) if isinstance(x, Tensor)]
-        sizes.append(2 * sum(tensor.nbytes for tensor in tensors))
+            return on_call
 
-    leaves = {name: hook for name, m in network.named_modules() if not list(m.children())}
-    with torch.no_grad(), evaluating(network), _hooked(network, leaves):
-        call(network, batch_of(inputs, 1))
-    return max(sizes)
-
-
-def _part(inputs: Any, part: slice) -> Any:
-    """Some of the samples of a batch."""
-    size = batch_size(inputs)
-    return map_tensors(inputs, lambda x: x[part] if x.ndim and x.shape[0] == size else x)
+        with (
+            closing(bar),
+            torch.no_grad(),
+            batch_statistics(context.module),
+            hooked(context.module, {name: hook(name) for name in targets.order}, before=True),
+        ):
+            call(context.module, inputs)
 
 
 def _distance(context: Context, inputs: Any) -> float | None:
@@ -188,37 +172,6 @@ def _distance(context: Context, inputs: Any) -> float | None:
     except DataError:
         return None
     return float((small - dense).square().mean() / dense.var().clamp_min(1e-12))
-
-
-def joined(batches: Sequence[Batch], samples: int) -> Any:
-    """The inputs of calibration batches as one batch.
-
-    Args:
-        batches: Calibration batches; those shaped unlike the first one are passed over.
-        samples: Most samples to take.
-
-    Returns:
-        Inputs in the form of the first batch.
-    """
-    first, spec = tree_flatten(batches[0][0])
-    size = batch_size(batches[0][0])
-    per_sample = [isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == size for x in first]
-    parts: list[list[Any]] = [[] for _ in first]
-    count = 0
-    for inputs, _ in batches:
-        leaves, found = tree_flatten(inputs)
-        like = found == spec and all(
-            leaf.shape[1:] == model.shape[1:]
-            for leaf, model, own in zip(leaves, first, per_sample, strict=True)
-            if own
-        )
-        if not like or count >= samples:
-            continue
-        for part, leaf, own in zip(parts, leaves, per_sample, strict=True):
-            part.append(leaf[: samples - count] if own else leaf)
-        count += batch_size(inputs)
-    leaves = [torch.cat(p) if own else p[0] for p, own in zip(parts, per_sample, strict=True)]
-    return tree_unflatten(leaves, spec)
 
 
 def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str, str]]:
@@ -252,144 +205,6 @@ def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str,
         else:
             found[name] = consumer
     return found, left
-
-
-@dataclass
-class _Sampler:
-    """Picks the same rows of a layer's inputs and outputs in both networks.
-
-    Attributes:
-        consumers: The compacted network's layers.
-        batch: Samples in the batch.
-        rows: Rows wanted per layer.
-    """
-
-    consumers: Mapping[str, Consumer]
-    batch: int
-    rows: int
-    at: dict[str, Tensor] = field(default_factory=dict)
-
-    def inputs(self, name: str, x: Tensor) -> Tensor:
-        """Rows of a layer's input, [samples, positions, inputs]."""
-        consumer = self.consumers[name]
-        if consumer.form == "patches":
-            assert isinstance(consumer.module, nn.Conv2d)
-            return patches(
-                consumer.module, x, patch_corners(consumer.module, x.shape)[self.at[name]]
-            )
-        return self._rows(name, x)[:, self.at[name].to(x.device)]
-
-    def outputs(self, name: str, y: Tensor) -> Tensor:
-        """Rows of a layer's output, [samples, positions, outputs]; decides which."""
-        rows = self._rows(name, y)
-        if name not in self.at:
-            consumer = self.consumers[name]
-            weight = consumer.module.get_parameter("weight")
-            inputs = weight.shape[consumer.dim] * weight[0, 0].numel()
-            count = max(1, round(max(self.rows, 16 * inputs) / rows.shape[0]))
-            places = torch.arange(rows.shape[1])
-            if len(places) > count:
-                seed = list(self.consumers).index(name)
-                generator = torch.Generator().manual_seed(seed)
-                places = torch.randint(len(places), (count,), generator=generator)
-            self.at[name] = places
-        return rows[:, self.at[name].to(y.device)]
-
-    def _rows(self, name: str, value: Tensor) -> Tensor:
-        if isinstance(self.consumers[name].module, nn.modules.conv._ConvNd):
-            value = value.movedim(1, -1)
-        samples = value.shape[0] if value.ndim > 1 and value.shape[0] % self.batch == 0 else 1
-        return value.reshape(samples, -1, value.shape[-1])
-
-
-class _Targets:
-    """The dense network's outputs, a portion of its layers at a time.
-
-    Attributes:
-        order: Layers as they are executed.
-        normalised: Layers whose output goes straight into batch normalisation, which takes off
-            its mean.
-        left_out: Layers that are not called as modules exactly once, with the reason.
-    """
-
-    def __init__(self, dense: nn.Module, inputs: Any, sampler: _Sampler, memory: int) -> None:
-        self._dense, self._inputs, self._sampler, self._memory = dense, inputs, sampler, memory
-        self._kept: dict[str, Tensor] = {}
-        self._size = 0
-        self.order: list[str] = []
-        self.normalised: set[str] = set()
-        calls: dict[str, int] = dict.fromkeys(sampler.consumers, 0)
-        latest: tuple[str, Any] = ("", None)
-
-        def after(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                nonlocal latest
-                latest = (name, output)
-                calls[name] += 1
-                if calls[name] == 1:
-                    self.order.append(name)
-                    self._keep(name, output)
-
-            return hook
-
-        def before(module: nn.Module, args: Any) -> None:
-            if args and args[0] is latest[1]:
-                self.normalised.add(latest[0])
-
-        handles = [norm.register_forward_pre_hook(before) for norm in batch_norms(dense)]
-        try:
-            self._run({name: after(name) for name in sampler.consumers})
-        finally:
-            for handle in handles:
-                handle.remove()
-        self.left_out = {
-            name: "its module is not called by itself" if not count else "it is called repeatedly"
-            for name, count in calls.items()
-            if count != 1
-        }
-        self.order = [name for name in self.order if name not in self.left_out]
-
-    def take(self, name: str) -> Tensor:
-        """A layer's target rows, [samples, positions, outputs]; asked for once, in order."""
-        if name not in self._kept:
-            self._kept.clear()
-            self._size = 0
-            rest = self.order[self.order.index(name) :]
-
-            def after(layer: str) -> Callable[..., None]:
-                return lambda module, args, output: self._keep(layer, output)
-
-            self._run({layer: after(layer) for layer in rest})
-        found = self._kept.pop(name)
-        self._size -= found.nbytes
-        return found
-
-    def _keep(self, name: str, output: Tensor) -> None:
-        if self._kept and self._size >= self._memory:
-            return
-        rows = self._sampler.outputs(name, output.detach()).clone()
-        self._kept[name] = rows
-        self._size += rows.nbytes
-
-    def _run(self, hooks: Mapping[str, Callable[..., None]]) -> None:
-        with torch.no_grad(), evaluating(self._dense), _hooked(self._dense, hooks):
-            call(self._dense, self._inputs)
-
-
-@contextmanager
-def _hooked(
-    network: nn.Module, hooks: Mapping[str, Callable[..., None]], *, before: bool = False
-) -> Iterator[None]:
-    handles = []
-    try:
-        for name, hook in hooks.items():
-            module = network.get_submodule(name)
-            add = module.register_forward_pre_hook if before else module.register_forward_hook
-            handles.append(add(hook))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _refit(consumer: Consumer, x: Tensor, y: Tensor, normalised: bool) -> tuple[float, float]:

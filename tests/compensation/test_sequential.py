@@ -19,7 +19,7 @@ from rlprune.compensation import (
     recalibrate,
     sequential,
 )
-from rlprune.compensation.sequential import joined, largest_activations
+from rlprune.compensation.targets import joined, largest_activations
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
 from tests.compensation.planted import generator, randomise
