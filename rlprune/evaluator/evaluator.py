@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -25,7 +23,7 @@ from rlprune.errors import BudgetError, PlanError
 from rlprune.evaluator import describe, feasibility
 from rlprune.evaluator.evaluation import Evaluation
 from rlprune.evaluator.quality import Quality, checked
-from rlprune.evaluator.store import Store
+from rlprune.evaluator.store import Store, digest_of
 from rlprune.plan import Plan
 
 if TYPE_CHECKING:
@@ -370,14 +368,14 @@ class Evaluator:
             (b.name, "any" if b.name in self._open_limits else b.spec, b.unit) for b in self.budgets
         ]
         return {
-            "network weights": _digest_of(self.groups.model.state_dict()),
-            "groups or widths": _digest_of({"": repr(bounds)}),
+            "network weights": digest_of(self.groups.model.state_dict()),
+            "groups or widths": digest_of({"": repr(bounds)}),
             "budgets": repr(asked),
             "quality": self._quality.fingerprint,
             "rescoring": self._rescore.fingerprint,
-            "importance": _digest_of(self._scores),
+            "importance": digest_of(self._scores),
             "compensation": repr([_settings_of(method) for method in self._methods]),
-            "calibration": _digest_of(dict(enumerate(tree_leaves(self._calibration)))),
+            "calibration": digest_of(dict(enumerate(tree_leaves(self._calibration)))),
         }
 
     def _reference(self) -> dict[str, dict[str, float]]:
@@ -398,15 +396,3 @@ def _settings_of(method: object) -> tuple[str, dict[str, Any]]:
     attributes = getattr(method, "__dict__", {}).items()
     shown = {k: v for k, v in attributes if not k.startswith("_") and isinstance(v, plain)}
     return type(method).__qualname__, shown
-
-
-def _digest_of(tensors: Mapping[Any, Any]) -> str:
-    digest = hashlib.sha256()
-    for name, value in tensors.items():
-        digest.update(str(name).encode())
-        if isinstance(value, Tensor):
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()[:16]

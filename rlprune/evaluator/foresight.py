@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 import rlprune
+from rlprune.evaluator.store import digest_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +49,9 @@ def remembered(
 
 
 def cause_of(*parts: Any) -> str:
-    """A digest of anything with a telling ``repr``, and of tensors by name, and of the version."""
-    sha = hashlib.sha256(rlprune.__version__.encode())
-    for part in parts:
-        named = part if isinstance(part, Mapping) else {"": part}
-        for name, value in named.items():
-            sha.update(str(name).encode())
-            if isinstance(value, Tensor):
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
-                sha.update(flat.view(torch.uint8).numpy().tobytes())
-            else:
-                sha.update(repr(value).encode())
-    return sha.hexdigest()
+    """The version and a digest of each part: a mapping of tensors, or what has a telling repr."""
+    named = (part if isinstance(part, Mapping) else {"": part} for part in parts)
+    return "-".join([rlprune.__version__, *(digest_of(part) for part in named)])
 
 
 def _read(path: Path, cause: str) -> dict[str, Tensor] | None:

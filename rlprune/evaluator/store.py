@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+import torch
+from torch import Tensor
 
 from rlprune.errors import CheckpointError
 
@@ -120,3 +124,16 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         records.append(record)
         size += len(line)
     return records, size
+
+
+def digest_of(tensors: Mapping[Any, Any]) -> str:
+    """Sixteen hexadecimal digits over names, and over the values of tensors and others."""
+    digest = hashlib.sha256()
+    for name, value in tensors.items():
+        digest.update(str(name).encode())
+        if isinstance(value, Tensor):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:16]
