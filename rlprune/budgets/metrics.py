@@ -96,7 +96,7 @@ def byte_estimate(groups: Groups) -> Estimate:
         else:
             constant += tensor.numel() * tensor.element_size()
 
-    def total(columns: Sequence[Any]) -> Any:
+    def total(columns: Sequence[Any] | np.ndarray) -> Any:
         out: Any = constant
         for size, dims in varying:
             product: Any = size

@@ -57,7 +57,7 @@ class CemAgent(Agent):
         """Iterates until the session is done."""
         c, n = self.config, session.decisions
         mean = np.array(self.state.get("mean", np.zeros(n)), dtype=np.float64)
-        std = np.full(n, c.initial_std)
+        std: np.ndarray = np.full(n, c.initial_std)
         while not session.done:
             known = len(session.ledger)
             scored: list[tuple[float, np.ndarray]] = []

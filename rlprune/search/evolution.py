@@ -53,7 +53,7 @@ class EvolutionAgent(Agent):
     def run(self, session: Session) -> None:
         """Evolves until the session is done."""
         c, rng, n = self.config, session.rng, session.decisions
-        population = [(0.0, np.zeros(n))]
+        population: list[tuple[float, np.ndarray]] = [(0.0, np.zeros(n))]
         for _ in range(c.initial):
             if session.done:
                 return

@@ -30,7 +30,7 @@ class ProposalVecEnv(VecEnv):
         self.render_mode = None
         super().__init__(count, env.observation_space, env.action_space)
         self._drafts = env.get_wrapper_attr("drafts")(count)
-        self._actions = np.zeros(count)
+        self._actions: np.ndarray = np.zeros(count)
 
     def reset(self) -> VecEnvObs:
         """First observations ``[E, size]``."""
