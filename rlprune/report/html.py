@@ -103,9 +103,7 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
         parts.append("<h2>Fine-tuning</h2>")
         dense = report["dense"].get("holdout_accuracy")
         parts.append(picture(figures.training(rows_of_training, dense), "accuracy by epoch"))
-        parts.append(
-            f"<p>The best epoch on held-out data was {report['finetune']['best_epoch']}.</p>"
-        )
+        parts.append(f"<p>The network of epoch {report['finetune']['best_epoch']} was kept.</p>")
     parts.append(_usage(report, folder))
     return page("rlprune report", "\n".join(parts))
 

@@ -11,6 +11,7 @@ from rlprune.errors import ConfigError
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("onecycle", "cosine", "constant")
+KEEPS = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Recipe:
     """bfloat16 autocast: ``auto`` where the processor or GPU is faster with it, or true, false."""
     channels_last: bool = True
     """Memory layout of convolutional networks; faster on processors and GPUs alike."""
+    keep: str = "best"
+    """``best``: the epoch, or the network before training, with the highest held-out accuracy;
+    ``last``: the last epoch."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -61,6 +65,7 @@ class Recipe:
         self._require("batch_size", self.batch_size >= 1, "1 or more")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
         self._require("grad_clip", self.grad_clip is None or self.grad_clip > 0, "positive or null")
+        self._require("keep", self.keep in KEEPS, " or ".join(KEEPS))
         self._require("autocast", self.autocast in (True, False, "auto"), "true, false or auto")
 
     @classmethod
@@ -98,6 +103,9 @@ class FineTune(Recipe):
     """Weight of the distillation loss; the labels' loss has ``1 - distill_alpha``."""
     temperature: float = 4.0
     """Temperature of the distillation loss."""
+    keep: str = "last"
+    """As in `Recipe`. A network given with its weights has often been trained on the samples that
+    are held out here; then they favour whatever is nearest to it, and least trained."""
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -1,4 +1,4 @@
-"""Training epoch by epoch: resumed exactly, best epoch on the held-out samples."""
+"""Training epoch by epoch: resumed exactly, the best or the last epoch kept."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ class TrainResult:
     """What a training returns.
 
     Attributes:
-        model: The network after its best epoch, on the device the given one was on, in eval mode.
-        best_epoch: Epoch with the highest held-out accuracy, ties broken by the loss; 0 means that
-            the network was best before training.
+        model: The network after the epoch that is kept, on the device the given one was on, in
+            eval mode.
+        best_epoch: The epoch that is kept. With ``keep="best"`` the one with the highest held-out
+            accuracy, ties broken by the loss; 0 means that the network was best before training.
+            With ``keep="last"`` the last one.
         history: One row per epoch, the first for the network before training.
     """
 
@@ -81,7 +83,7 @@ def finetune(
         callbacks: Called with the history after every epoch.
 
     Returns:
-        The network of the best epoch.
+        The network of the epoch that the recipe keeps.
 
     Raises:
         TrainingError: The loss is not finite, or ``checkpoint_dir`` records another training.
@@ -118,7 +120,7 @@ def pretrain(
         callbacks: Called with the history after every epoch.
 
     Returns:
-        The network of the best epoch.
+        The network of the epoch that the recipe keeps.
     """
     config = config if config is not None else Pretrain()
     return _Training(model, None, data, config, seed, device, "Training").run(
@@ -247,7 +249,7 @@ class _Training:
         return loss.detach(), (logits.detach().argmax(1) == y).sum()
 
     def _measure(self, started: float, trained: tuple[float, float, float, float] | None) -> None:
-        """Measure the held-out samples, add a row, keep the weights if they are the best."""
+        """Measure the held-out samples, add a row, keep the weights if the recipe says so."""
         held = evaluate(
             self.model,
             self.data.holdout_batches(device=self.device),
@@ -267,10 +269,11 @@ class _Training:
         )
         self.history.append(row)
         best = self.history[self.best_epoch]
-        if row.epoch == 0 or (row.holdout_accuracy, -row.holdout_loss) > (
+        better = (row.holdout_accuracy, -row.holdout_loss) > (
             best.holdout_accuracy,
             -best.holdout_loss,
-        ):
+        )
+        if row.epoch == 0 or better or self.config.keep == "last":
             self.best_epoch = row.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if trained is not None:
@@ -303,6 +306,14 @@ class _Training:
         log.info("%s: resumed after epoch %d", self.title, len(self.history) - 1)
 
     def _result(self) -> TrainResult:
+        before, kept = (self.history[at].holdout_accuracy for at in (0, self.best_epoch))
+        if kept < before:
+            log.warning(
+                "%s: held-out accuracy fell from %.4f to %.4f. Where the network was given with "
+                "weights that have seen these samples this is expected; else try a smaller lr, "
+                "more epochs, or keep=best",
+                self.title, before, kept,
+            )  # fmt: skip
         self.model.load_state_dict(self.best)
         model = self.model.to(self.home).to(memory_format=torch.contiguous_format).eval()
         model.zero_grad(set_to_none=True)

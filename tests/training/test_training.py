@@ -71,13 +71,25 @@ def test_same_seed_same_weights_and_another_seed_others(digits):
 
 
 def test_best_epoch_is_the_one_returned(digits, dense):
-    wild = FineTune(epochs=3, lr=3.0, schedule="constant", warmup=0.0, distill=False, grad_clip=1.0)
-    result = finetune(dense.model, None, digits, wild)
+    wild = {"epochs": 3, "lr": 3.0, "schedule": "constant", "warmup": 0.0, "grad_clip": 1.0}
+    result = finetune(dense.model, None, digits, FineTune(**wild, distill=False, keep="best"))
     assert result.best_epoch == 0
     assert equal(dense.model.state_dict(), result.model.state_dict())
     rows = result.history
     best = max(rows, key=lambda row: (row.holdout_accuracy, -row.holdout_loss))
     assert best.epoch == result.best_epoch
+
+
+def test_held_out_samples_do_not_choose_the_epoch_of_fine_tuning(digits, dense, caplog):
+    config = FineTune(epochs=2, lr=3.0, warmup=0.0, distill=False, grad_clip=1.0)
+    result = finetune(dense.model, None, digits, config)
+    rows = result.history
+    assert result.best_epoch == 2
+    assert result.holdout_accuracy == rows[2].holdout_accuracy < rows[0].holdout_accuracy
+    assert not equal(dense.model.state_dict(), result.model.state_dict())
+    assert "held-out accuracy fell" in caplog.text
+    assert FineTune().keep == "last"
+    assert Pretrain().keep == "best"
 
 
 def test_no_epochs_return_a_copy(digits, dense):
