@@ -31,6 +31,8 @@ from rlprune.training.record import Callback, EpochRecord, Recorder, weights_dig
 
 log = logging.getLogger(__name__)
 
+_NOTICEABLE = 0.01
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -307,7 +309,7 @@ class _Training:
 
     def _result(self) -> TrainResult:
         before, kept = (self.history[at].holdout_accuracy for at in (0, self.best_epoch))
-        if kept < before:
+        if kept < before - _NOTICEABLE:
             log.warning(
                 "%s: held-out accuracy fell from %.4f to %.4f. Where the network was given with "
                 "weights that have seen these samples this is expected; else try a smaller lr, "
