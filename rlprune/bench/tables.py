@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlprune.pipeline.folder import write_atomically
+from rlprune.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -50,6 +50,11 @@ class Consumer:
         return self.weight[0, 0].numel() if self.form == "patches" else 1
 
     @property
+    def inputs(self) -> int:
+        """Columns of the matrix, without the bias."""
+        return self.weight.shape[self.dim] * self.per_channel
+
+    @property
     def weight(self) -> Tensor:
         """The dense weight."""
         return self.module.get_parameter("weight").detach()
@@ -241,7 +246,7 @@ class InputMoments:
 
     def _hook(self, moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         consumer = moments.consumer
-        inputs = consumer.weight.shape[consumer.dim] * consumer.per_channel
+        inputs = consumer.inputs
 
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].detach()

@@ -106,9 +106,7 @@ class Sampler:
         rows = self._rows(name, y)
         if name not in self.at:
             consumer = self.consumers[name]
-            weight = consumer.module.get_parameter("weight")
-            inputs = weight.shape[consumer.dim] * weight[0, 0].numel()
-            count = max(1, round(max(self.rows, 16 * inputs) / rows.shape[0]))
+            count = max(1, round(max(self.rows, 16 * consumer.inputs) / rows.shape[0]))
             places = torch.arange(rows.shape[1])
             if len(places) > count:
                 seed = list(self.consumers).index(name)

@@ -102,12 +102,8 @@ def create(
     config = config or EvaluatorConfig()
     resolved = budget_module.resolve(budgets, groups.model, groups.example_inputs, groups)
     calibration = None if data is None else calibration_of(data, config.calibration_images)
-    problem = cause_of(
-        groups.model.state_dict(),
-        [(group.name, group.legal_widths()) for group in groups.prunable],
-        dict(enumerate(tree_leaves(calibration))),
-        seed,
-    )
+    problem = "" if foresight is None else _cause(groups, calibration, seed)
+    reconstruct = reconstructs(config.compensation)
 
     def kept(file: str) -> Path | None:
         return None if foresight is None else foresight / file
@@ -130,8 +126,6 @@ def create(
         curves = sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
         return {name: torch.from_numpy(curve) for name, curve in curves.items()}
 
-    reconstruct = reconstructs(config.compensation)
-
     @cache
     def predicted() -> dict[str, np.ndarray]:
         cause = cause_of(problem, scores, reconstruct)
@@ -149,6 +143,16 @@ def create(
         store=store,
         open_limits=open_limits,
         sensitivity=None if calibration is None else predicted,
+    )
+
+
+def _cause(groups: Groups, calibration: Any, seed: int) -> str:
+    """What the order of the units and the sensitivity curves both depend on."""
+    return cause_of(
+        groups.model.state_dict(),
+        [(group.name, group.legal_widths()) for group in groups.prunable],
+        dict(enumerate(tree_leaves(calibration))),
+        seed,
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import rlprune
 from rlprune.evaluator.store import digest_of
+from rlprune.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,8 @@ def remembered(
         logger.info("taken from %s", path)
         return known
     found = {name: value.contiguous() for name, value in compute().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(found, scratch, metadata={_CAUSE: cause})
-    scratch.replace(path)
+    content = save(found, metadata={_CAUSE: cause})
+    write_atomically(path, lambda target: target.write_bytes(content))
     return found
 
 

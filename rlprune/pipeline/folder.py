@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlprune.errors import CheckpointError, ConfigError
+from rlprune.files import write_atomically
 
 STAGES = ("search", "finetune", "export", "report")
 """The stages of a run, in order; each reads what the ones before it wrote."""
@@ -107,24 +108,6 @@ class RunFolder:
 
     def _record_path(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, then rename it to ``path``.
-
-    Args:
-        path: Target; its folder is made.
-        write: Called with the temporary path, which keeps the target's suffix.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

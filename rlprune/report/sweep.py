@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError
-from rlprune.pipeline.folder import read_json, write_atomically, write_text
+from rlprune.files import write_atomically
+from rlprune.pipeline.folder import read_json, write_text
 from rlprune.report import figures, html
 from rlprune.report.units import duration, number, percent
 
