@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from rlprune.bench.cells import adherence
 from rlprune.bench.setting import Setting
-from rlprune.bench.tuning import tuned
+from rlprune.bench.tuning import recipe_id, tuned
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction.build import owner
 from rlprune.errors import ConfigError, RlpruneError
@@ -70,7 +70,7 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
     tune = bool(setting.options["finetune"])
     log.info("%s: %s, without a bar", setting.name, name)
     done = isinstance(content, dict) and name not in setting.options["redo"]
-    if done and ("accuracy" in content or "error" in content or not tune):
+    if done and ("error" in content or not tune or _tuned_so(content, setting)):
         return dict(content)
     started = time.perf_counter()
     base = {"label": name, "agent": {"name": name}, "evaluations": 0, "seed": 0, "peer": True}
@@ -89,6 +89,11 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
     content = plain({**base, **found})
     write_json(path, content)
     return dict(content)
+
+
+def _tuned_so(content: Mapping[str, Any], setting: Setting) -> bool:
+    """Whether a peer's network was fine-tuned as it would be now."""
+    return bool(content.get("accuracy", {}).get("recipe") == recipe_id(setting))
 
 
 def widths_of(setting: Setting, network: nn.Module) -> list[int] | None:

@@ -112,7 +112,7 @@ def _row(label: str, count: int, cells: Sequence[Mapping[str, Any]]) -> dict[str
         "quality_as_plan": [c["quality_as_plan"] for c in worked if "quality_as_plan" in c],
         "split": split,
         "before": [entry["before"][split] for entry in tuned],
-        "after": [entry["after"][split] for entry in tuned],
+        "after": [run[split] for entry in tuned for run in entry["runs"]],
         "slack": [min(b["slack"] for b in cell["budgets"].values()) for cell in worked],
         "seconds": [entry["total"] for entry in seconds],
         "env_and_agent": [e["env_and_agent"] for e in seconds if "env_and_agent" in e],

@@ -11,7 +11,7 @@ from rlprune.bench import peers, report
 from rlprune.bench.cells import Cell, planned, run_cell
 from rlprune.bench.setting import Setting, open_setting
 from rlprune.bench.tables import spearman
-from rlprune.bench.tuning import dense_accuracies, shown, tuned
+from rlprune.bench.tuning import dense_accuracies, finetune_seeds, shown, tuned
 from rlprune.errors import ConfigError
 from rlprune.evaluator import Evaluator
 from rlprune.pipeline.folder import write_json
@@ -39,6 +39,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     cells = planned(options)
     wanted = peers.planned(options)
     setting = open_setting(config)
+    finetune_seeds(options)
     if options["finetune"] and setting.recipe.epochs == 0:
         raise ConfigError("bench.finetune needs a recipe with epochs: finetune=default or =short")
     known = [cell.finished(setting.folder) for cell in cells]

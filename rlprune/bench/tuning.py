@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from rlprune.bench.setting import Setting
 from rlprune.data import Data
+from rlprune.errors import ConfigError
 from rlprune.pipeline.folder import digest, plain, read_json, tensors_digest, write_json
 from rlprune.training import evaluate, finetune
 
@@ -62,31 +64,75 @@ def shortened(data: Data, images: int | None) -> Data:
 
 
 def tuned(setting: Setting, network: nn.Module) -> dict[str, Any]:
-    """Fine-tune a compacted network and measure it before and after.
+    """Fine-tune a compacted network with every seed asked for and measure it before and after.
 
-    Equal networks are tuned once: the result is kept in ``tuned/`` under a name made of
-    everything it depends on. An interrupted training is resumed.
+    Equal networks are tuned once per seed: results are kept in ``tuned/`` under a name made of
+    everything they depend on. An interrupted training is resumed.
 
     Args:
         setting: The problem, with the recipe.
         network: The compacted, compensated network; not changed.
 
     Returns:
-        Held-out and test accuracy before and after, best epoch, seconds.
+        Held-out and test accuracy ``before``, ``after`` (the mean of all seeds), ``runs``: by seed
+        the accuracies, the epoch that was kept, and the seconds; and ``recipe``, see `recipe_id`.
     """
+    found = [_tuned(setting, network, seed) for seed in finetune_seeds(setting.options)]
+    runs = [
+        {"seed": run["seed"], **run["after"], **{k: run[k] for k in ("best_epoch", "seconds")}}
+        for run in found
+    ]
+    return {
+        "before": found[0]["before"],
+        "after": {split: _mean([run[split] for run in runs]) for split in found[0]["after"]},
+        "runs": runs,
+        "recipe": recipe_id(setting),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def recipe_id(setting: Setting) -> str:
+    """Digest of all that decides a fine-tuning but the network."""
+    return digest({**_causes(setting), "seeds": finetune_seeds(setting.options)})[:16]
+
+
+def _causes(setting: Setting) -> dict[str, Any]:
+    data = shortened(setting.data, setting.options["finetune_images"])
+    return {"recipe": asdict(setting.recipe), "data": repr(data)}
+
+
+def finetune_seeds(options: Mapping[str, Any]) -> list[int]:
+    """Seeds of the fine-tuning that a configuration asks for, each once.
+
+    Args:
+        options: The ``bench`` part of the configuration.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    seeds = [int(seed) for seed in dict.fromkeys(options["finetune_seeds"])]
+    if not seeds:
+        raise ConfigError("bench.finetune_seeds is empty; give one seed at least, e.g. [0]")
+    return seeds
+
+
+def _tuned(setting: Setting, network: nn.Module, seed: int) -> dict[str, Any]:
     job = setting.job
     data = shortened(setting.data, setting.options["finetune_images"])
     causes = {
         "network": tensors_digest(network.state_dict()),
-        "recipe": asdict(setting.recipe),
-        "data": repr(data),
-        "seed": job.seed,
+        **_causes(setting),
+        "seed": seed,
     }
     path = setting.folder / "tuned" / f"{digest(causes)[:16]}.json"
     known = read_json(path)
     if known is not None:
         return dict(known)
-    log.info("%s: fine-tuning, %d epochs", setting.name, setting.recipe.epochs)
+    log.info("%s: fine-tuning, %d epochs, seed %d", setting.name, setting.recipe.epochs, seed)
     started = time.perf_counter()
     scratch = path.with_suffix(".training")
     result = finetune(
@@ -94,7 +140,7 @@ def tuned(setting: Setting, network: nn.Module) -> dict[str, Any]:
         job.dense,
         data,
         setting.recipe,
-        seed=job.seed,
+        seed=seed,
         checkpoint_dir=scratch,
         device=job.device,
     )

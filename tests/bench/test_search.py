@@ -87,15 +87,19 @@ def test_finetuning_is_one_recipe_and_one_training_per_plan(
         composed(
             "search", "bench.agents=[uniform,random]", "bench.evaluations=[3]",
             "bench.seeds=[0]", "bench.finetune=[3]", "bench.finetune_images=256",
-            "finetune.epochs=1",
+            "bench.finetune_seeds=[0,5]", "finetune.epochs=1",
         )
     )  # fmt: skip
     cells = cells_of(tmp_path / "out")
     for cell in cells.values():
-        assert 0 <= cell["accuracy"]["before"]["test"] <= 1
-        assert 0 <= cell["accuracy"]["after"]["test"] <= 1
+        found = cell["accuracy"]
+        assert 0 <= found["before"]["test"] <= 1
+        assert [run["seed"] for run in found["runs"]] == [0, 5]
+        first, second = found["runs"]
+        assert first["test"] != second["test"] or first["holdout"] != second["holdout"]
+        assert found["after"]["test"] == pytest.approx((first["test"] + second["test"]) / 2)
     tuned = list((tmp_path / "out").glob("*/tuned/*.json"))
-    assert len(tuned) == len({cell["plan"] for cell in cells.values()})
+    assert len(tuned) == 2 * len({cell["plan"] for cell in cells.values()})
     assert not list((tmp_path / "out").glob("*/tuned/*.training"))
     text = paths[0].read_text()
     assert "Dense network:" in text
@@ -147,6 +151,8 @@ def test_wrong_cells_are_named(composed: Composed) -> None:
         peers.planned({**options, "peers": ["gradient_descent"]})
     with pytest.raises(ConfigError, match="needs a recipe"):
         search.run(composed("search", "bench.finetune=[4]", "finetune=none"))
+    with pytest.raises(ConfigError, match="finetune_seeds is empty"):
+        search.run(composed("search", "bench.finetune_seeds=[]"))
 
 
 def test_a_report_of_nothing_is_an_error(tmp_path: Path) -> None:
