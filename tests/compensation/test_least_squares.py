@@ -313,3 +313,33 @@ def test_transposed_linear_layers_are_refitted():
         plain = build(groups, plan)
         assert (small(tokens).last_hidden_state - dense).abs().max() < 1e-6
         assert (plain(tokens).last_hidden_state - dense).abs().max() > 1e-2
+
+
+class Equalised(nn.Conv2d):
+    """Multiplies by another weight than the one it holds (Karras et al., ICLR 2018, 4.1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (2 / self.weight[0].numel()) ** 0.5
+        return functional.conv2d(x, self.weight * scale, self.bias, self.stride, self.padding)
+
+
+class Renamed(nn.Conv2d):
+    """Another name, the same forward."""
+
+
+@pytest.mark.parametrize(("kind", "refitted"), [(Equalised, False), (Renamed, True)])
+def test_a_layer_with_a_forward_of_its_own_keeps_its_weight(
+    kind: type[nn.Conv2d], refitted: bool
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), kind(6, 4, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * 25, 3),
+    ).eval()  # fmt: skip
+    x = torch.randn(64, 3, 5, 5)
+    groups = rlprune.discover(model, x[:1])
+    plan = without(groups, {"0": REMOVED})
+    plain = build(groups, plan)
+    fitted = compensate(groups, plan, build(groups, plan), LeastSquares(), x)
+    assert torch.equal(plain[2].weight, fitted[2].weight) is not refitted
+    assert ("2.weight" in InputMoments(groups, [(x, None)]).left_out) is not refitted

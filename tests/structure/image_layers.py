@@ -69,3 +69,11 @@ def conv(rng: Random, rank: int, c: int, d: int, *, groups: int = 1) -> nn.Modul
 
 def body(rng: Random, rank: int, c: int, d: int) -> nn.Sequential:
     return nn.Sequential(conv(rng, rank, c, d), norm(rng, rank, d), activation(rng, d))
+
+
+class Block(nn.Module):
+    """A random block: takes ``c`` channels, gives ``self.out`` channels, keeps the space."""
+
+    def __init__(self, rng: Random, rank: int, c: int) -> None:
+        super().__init__()
+        self.rank, self.out = rank, c
