@@ -80,7 +80,7 @@ class Setting:
             lowest=lowest,
             anchor=widths / dense,
             highest=np.array([w[-1] for w in legal]) / dense,
-            nearest=np.array([_nearest(choices, int(dense.max())) for choices in legal]),
+            nearest=np.array([_nearest(choices, int(np.max(dense))) for choices in legal]),
             features=np.asarray(problem.features, dtype=np.float64),
             shares=shares,
             slope=np.ones(len(limits)),
