@@ -16,6 +16,7 @@ from rlprune.compensation.bn import batch_statistics
 from rlprune.compensation.context import Context
 from rlprune.compensation.least_squares import GRID, solve
 from rlprune.compensation.moments import Consumer, form_of
+from rlprune.compensation.sums import Sums, Term
 from rlprune.compensation.targets import (
     Sampler,
     Targets,
@@ -46,6 +47,11 @@ class SequentialLeastSquares:
     .. math:: \min_{W'} E \lVert W x + b - W' x' - b' \rVert^2 + r \lVert W' - W_0 \rVert^2
 
     So the errors of earlier layers are mended too, not only those of the units a layer has lost.
+    Where the layer's answer is added to something ``s``, straight or through batch normalisation,
+    it is fitted to what the dense sum needs beside the ``s'`` that the compacted network adds, so
+    that errors do not run along the shortcuts past all layers; the normalisation is given the scale
+    and shift of that target.
+
     One pass of each network and one linear solve per layer; too slow for every candidate of a
     search, and meant for the network that is handed over. ``W_0`` is what earlier methods left. The
     ridge is chosen for every layer by two-fold cross-validation over the samples; a layer that no
@@ -99,10 +105,13 @@ class SequentialLeastSquares:
         sampler = Sampler(consumers, batch_size(fitted), self.rows)
         targets = Targets(context.dense, fitted, sampler, self.memory)
         self.left_out |= targets.left_out
+        changing = [*targets.order, *(term.norm for term in targets.sums.values() if term.norm)]
         weights = {
             name: parameter.detach().clone()
-            for layer in targets.order
-            for name, parameter in consumers[layer].module.named_parameters(layer, recurse=False)
+            for path in changing
+            for name, parameter in context.module.get_submodule(path).named_parameters(
+                path, recurse=False
+            )
         }
         before = _distance(context, unseen)
         self._refit_in_turn(context, fitted, sampler, targets)
@@ -131,34 +140,61 @@ class SequentialLeastSquares:
     def _refit_in_turn(
         self, context: Context, inputs: Any, sampler: Sampler, targets: Targets
     ) -> None:
-        """Run the compacted network once; each layer is refitted as its inputs arrive."""
+        """Run the compacted network once; each layer is refitted as its inputs arrive.
+
+        A layer whose answer is added to something waits for that, and answers a second time.
+        """
         cuts = Slicer(context.groups).kept_by_tensor(context.plan)
         bar = track(targets.order, "refitting layers")
         self.errors = {}
+        waiting: dict[str, Tensor] = {}
 
-        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def refit(name: str, x: Tensor, beside: Tensor | None, norm: nn.Module | None) -> None:
+            next(bar, None)
             consumer = sampler.consumers[name]
             kept = cuts.get(consumer.name, {}).get(1 - consumer.dim)
+            wanted = targets.take(name)
+            if kept is not None:
+                wanted = wanted[..., kept.to(wanted.device)]
+            if beside is not None:
+                wanted = wanted.float() - sampler.terms(name, beside.detach()).float()
+            rows = sampler.inputs(name, x)
+            scale = None if norm is None else _scale(consumer.module, norm, x)
+            found = _refit(consumer, rows, wanted, name in targets.normalised, scale)
+            self.errors[name] = found[0]
+            if norm is not None and found[1]:
+                _match(norm, consumer.module.forward(x), wanted)
 
+        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
-                if name in self.errors:
-                    return
-                next(bar, None)
-                wanted = targets.take(name)
-                if kept is not None:
-                    wanted = wanted[..., kept.to(wanted.device)]
-                rows = sampler.inputs(name, args[0].detach())
-                self.errors[name] = _refit(consumer, rows, wanted, name in targets.normalised)
+                if name in targets.sums:
+                    waiting[name] = args[0].detach()
+                elif name not in self.errors:
+                    refit(name, args[0].detach(), None, None)
 
             return on_call
 
+        def replace(term: Term, beside: Tensor) -> Tensor | None:
+            x = waiting.pop(term.layer, None)
+            if x is None or targets.sums[term.layer] != term:
+                return None
+            norm = None if term.norm is None else context.module.get_submodule(term.norm)
+            refit(term.layer, x, beside, norm)
+            answered = sampler.consumers[term.layer].module.forward(x)
+            return answered if norm is None else norm.forward(answered)
+
+        hooks = {name: hook(name) for name in targets.order}
+        sums = Sums(context.module, targets.sums.keys(), targets.prefer, replace=replace)
         with (
             closing(bar),
             torch.no_grad(),
             batch_statistics(context.module),
-            hooked(context.module, {name: hook(name) for name in targets.order}, before=True),
+            hooked(context.module, hooks, before=True),
+            sums,
         ):
             call(context.module, inputs)
+        for name in waiting:
+            self.left_out[name] = "the compacted network does not add its answer to anything"
 
 
 def _distance(context: Context, inputs: Any) -> float | None:
@@ -207,12 +243,48 @@ def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str,
     return found, left
 
 
-def _refit(consumer: Consumer, x: Tensor, y: Tensor, normalised: bool) -> tuple[float, float]:
-    """Refit one layer to rows of its inputs and of the outputs wanted; the error before, after."""
+def _scale(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """What batch normalisation multiplies a layer's answers to a batch by, [outputs]."""
+    spread = _spread(layer.forward(x), norm)
+    return (norm.get_parameter("weight").detach().to(spread) / spread).cpu()
+
+
+def _match(norm: nn.Module, answered: Tensor, wanted: Tensor) -> None:
+    """Let batch normalisation leave a layer's answers their scale, and give them a mean."""
+    with torch.no_grad():
+        norm.get_parameter("weight").copy_(_spread(answered, norm))
+        if getattr(norm, "bias", None) is not None:
+            norm.get_parameter("bias").copy_(wanted.mean((0, 1)))
+
+
+def _spread(answered: Tensor, norm: nn.Module) -> Tensor:
+    """The standard deviation that batch normalisation divides by, [outputs] float64."""
+    axes = [axis for axis in range(answered.ndim) if axis != 1]
+    variance = answered.double().var(axes, unbiased=False)
+    return (variance + float(norm.eps)).sqrt()  # type: ignore[arg-type]
+
+
+def _refit(
+    consumer: Consumer, x: Tensor, y: Tensor, normalised: bool, scale: Tensor | None = None
+) -> tuple[tuple[float, float], bool]:
+    """Refit one layer to rows of its inputs and of the outputs wanted.
+
+    Args:
+        consumer: The layer.
+        x: Its inputs, [samples, positions, inputs].
+        y: The outputs wanted, [samples, positions, outputs].
+        normalised: Whether the mean of the outputs does not matter.
+        scale: By how much its outputs count in units of ``y``, [outputs].
+
+    Returns:
+        The relative error before and after, and whether the layer was changed.
+    """
     weight = consumer.module.get_parameter("weight")
     bias = getattr(consumer.module, "bias", None)
     prior = consumer.matrix(weight, None if bias is None else torch.zeros_like(bias)).T
     prior = prior[:-1] if consumer.intercept else prior
+    if scale is not None:
+        prior = prior * scale
     x, y = x.float(), y.float()
     if len(x) < 2:
         x, y = x.transpose(0, 1), y.transpose(0, 1)
@@ -223,15 +295,17 @@ def _refit(consumer: Consumer, x: Tensor, y: Tensor, normalised: bool) -> tuple[
     halves = [_products(x[half::2], y[half::2]) for half in range(2)]
     gram, cross, power = (sum(parts) / 2 for parts in zip(*halves, strict=True))
     if not (bool(torch.isfinite(gram).all()) and bool(torch.isfinite(cross).all())):
-        return float("nan"), float("nan")
+        return (float("nan"), float("nan")), False
     error = _error(gram, cross, prior) + float(power)
-    scale = float(gram.diagonal().mean())
-    if error <= _NOTHING_TO_MEND * float(power) or scale <= 0:
-        return 0.0, 0.0
+    level = float(gram.diagonal().mean())
+    if error <= _NOTHING_TO_MEND * float(power) or level <= 0:
+        return (0.0, 0.0), False
     ridge = _choose(halves, prior)
+    if ridge is None and scale is not None:
+        return (error / float(power), error / float(power)), False
     fitted = prior
     if ridge is not None:
-        pull = torch.full((len(gram),), ridge / 2 * scale, dtype=gram.dtype)
+        pull = torch.full((len(gram),), ridge / 2 * level, dtype=gram.dtype)
         fitted = solve(gram, cross, pull, prior)
     matrix = fitted.T
     if consumer.intercept and means is not None:
@@ -243,7 +317,7 @@ def _refit(consumer: Consumer, x: Tensor, y: Tensor, normalised: bool) -> tuple[
         if bias is not None and moved is not None:
             bias.copy_(moved)
     after = _error(gram, cross, fitted) + float(power)
-    return error / float(power), after / float(power)
+    return (error / float(power), after / float(power)), True
 
 
 def _products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rlprune.batches import Batch
-from rlprune.compensation.bn import batch_norms
 from rlprune.compensation.moments import Consumer, patch_corners, patches
+from rlprune.compensation.sums import Sums, Term
 from rlprune.inputs import batch_of, batch_size, call, map_tensors
 from rlprune.modes import evaluating
 
@@ -115,6 +115,10 @@ class Sampler:
             self.at[name] = places
         return rows[:, self.at[name].to(y.device)]
 
+    def terms(self, name: str, value: Tensor) -> Tensor:
+        """Rows of what a layer's output is added to; to be asked for after `outputs`."""
+        return self._rows(name, value)[:, self.at[name].to(value.device)]
+
     def _rows(self, name: str, value: Tensor) -> Tensor:
         if isinstance(self.consumers[name].module, nn.modules.conv._ConvNd):
             value = value.movedim(1, -1)
@@ -123,10 +127,15 @@ class Sampler:
 
 
 class Targets:
-    """The dense network's outputs, a portion of its layers at a time.
+    """What layers of the compacted network are to answer, a portion of the layers at a time.
+
+    That is the dense layer's output or, where it is added to something (see `Sums`), the sum: what
+    the layer has to answer so that the sum comes out right depends on what the compacted network
+    adds it to.
 
     Attributes:
         order: Layers as they are executed.
+        sums: The terms whose targets are sums, by layer.
         normalised: Layers whose output goes straight into batch normalisation, which takes off
             its mean.
         left_out: Layers that are not called as modules exactly once, with the reason.
@@ -137,26 +146,38 @@ class Targets:
         self._kept: dict[str, Tensor] = {}
         self._size = 0
         self.order: list[str] = []
-        self.normalised: set[str] = set()
-        calls = self._explore()
+        self.sums: dict[str, Term] = {}
+        calls, seen = self._explore()
+        self.normalised = seen.normalised
         self.left_out = {
             name: "its module is not called by itself" if not count else "it is called repeatedly"
             for name, count in calls.items()
             if count != 1
         }
         self.order = [name for name in self.order if name not in self.left_out]
-        for name in self.left_out.keys() & self._kept.keys():
-            self._size -= self._kept.pop(name).nbytes
+        for name, term in list(self.sums.items()):
+            if name in self.left_out or (term.norm is not None and not self._own(term.norm, seen)):
+                del self.sums[name]
+                self._forget(name)
+        for name in self.left_out:
+            self._forget(name)
 
-    def _explore(self) -> dict[str, int]:
-        """Run the dense network a first time; how often each layer is called."""
+    def _own(self, norm: str, seen: Sums) -> bool:
+        """Whether a batch normalisation has a scale of its own and serves one layer alone."""
+        layer = self._dense.get_submodule(norm)
+        shares = [m for m in self._dense.modules() if getattr(m, "weight", None) is layer.weight]
+        return layer.weight is not None and seen.calls[norm] == 1 and len(shares) == 1
+
+    def prefer(self, name: str) -> float:
+        """Which of two layers that are added has its target corrected: the one that reads more."""
+        return self._sampler.consumers[name].inputs
+
+    def _explore(self) -> tuple[dict[str, int], Sums]:
+        """Run the dense network a first time; how often each layer is called, and the sums."""
         calls = dict.fromkeys(self._sampler.consumers, 0)
-        latest: tuple[str, Any] = ("", None)
 
         def after(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
-                nonlocal latest
-                latest = (name, output)
                 calls[name] += 1
                 if calls[name] == 1:
                     self.order.append(name)
@@ -164,29 +185,35 @@ class Targets:
 
             return hook
 
-        def normalise(module: nn.Module, args: Any) -> None:
-            if args and args[0] is latest[1]:
-                self.normalised.add(latest[0])
+        def total(term: Term, value: Tensor) -> None:
+            if term.layer not in self.sums:
+                self.sums[term.layer] = term
+                self._replace(term.layer, value)
 
-        norms = {id(norm) for norm in batch_norms(self._dense)}
-        paths = [name for name, module in self._dense.named_modules() if id(module) in norms]
-        with hooked(self._dense, dict.fromkeys(paths, normalise), before=True):
-            self._run({name: after(name) for name in calls})
-        return calls
+        sums = Sums(self._dense, calls.keys(), self.prefer, result=total)
+        self._run({name: after(name) for name in calls}, sums)
+        return calls, sums
 
     def take(self, name: str) -> Tensor:
-        """A layer's target rows, [samples, positions, outputs]; asked for once, in order."""
+        """A layer's target rows, [samples, positions, outputs]; asked for once."""
         if name not in self._kept:
             self._kept.clear()
             self._size = 0
             rest = self.order[self.order.index(name) :]
+            summed: set[str] = set()
 
             def after(layer: str) -> Callable[..., None]:
                 return lambda module, args, output: self._keep(layer, output)
 
-            self._run({layer: after(layer) for layer in rest})
-        found = self._kept.pop(name)
-        self._size -= found.nbytes
+            def total(term: Term, value: Tensor) -> None:
+                if self.sums.get(term.layer) == term and term.layer not in summed:
+                    summed.add(term.layer)
+                    self._replace(term.layer, value)
+
+            sums = Sums(self._dense, set(rest), self.prefer, result=total)
+            self._run({layer: after(layer) for layer in rest}, sums)
+        found = self._kept[name]
+        self._forget(name)
         return found
 
     def _keep(self, name: str, output: Tensor) -> None:
@@ -196,8 +223,17 @@ class Targets:
         self._kept[name] = rows
         self._size += rows.nbytes
 
-    def _run(self, hooks: Mapping[str, Callable[..., None]]) -> None:
-        with torch.no_grad(), evaluating(self._dense), hooked(self._dense, hooks):
+    def _replace(self, name: str, total: Tensor) -> None:
+        """Keep the rows of a sum in place of the layer's own, if those were kept."""
+        if name in self._kept:
+            self._kept[name] = self._sampler.outputs(name, total.detach()).clone()
+
+    def _forget(self, name: str) -> None:
+        if name in self._kept:
+            self._size -= self._kept.pop(name).nbytes
+
+    def _run(self, hooks: Mapping[str, Callable[..., None]], sums: Sums) -> None:
+        with torch.no_grad(), evaluating(self._dense), hooked(self._dense, hooks), sums:
             call(self._dense, self._inputs)
 
 

@@ -19,6 +19,7 @@ from rlprune.compensation import (
     recalibrate,
     sequential,
 )
+from rlprune.compensation.sums import Sums
 from rlprune.compensation.targets import joined, largest_activations
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
@@ -238,3 +239,114 @@ def test_bad_input():
         compensate(groups, plan, build(groups, plan), "sequential", None)
     with pytest.raises(ConfigError, match="rows is 0"):
         SequentialLeastSquares(rows=0)
+
+
+class Shortcuts(nn.Module):
+    """Blocks that add in the ways common libraries do."""
+
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.style = style
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.one = nn.ModuleList(nn.Conv2d(12, 16, 3, padding=1) for _ in range(5))
+        self.two = nn.ModuleList(nn.Conv2d(16, 12, 3, padding=1, bias=False) for _ in range(5))
+        self.norm = nn.ModuleList(nn.BatchNorm2d(12) for _ in range(5))
+        self.side = nn.ModuleList(nn.Conv2d(12, 12, 1) for _ in range(5))
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for one, two, norm, side in zip(self.one, self.two, self.norm, self.side, strict=True):
+            y = norm(two(one(x).relu()))
+            if self.style == "plain":
+                x = x + y
+            elif self.style == "torchvision":
+                y += side(x)
+                x = y
+            elif self.style == "swapped":
+                x = torch.add(x, y)
+            else:  # what is added is no longer what the normalisation returned
+                x = x + y.relu_()
+        return self.head(x.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("style", ["plain", "torchvision", "swapped", "relu"])
+def test_errors_on_shortcuts_are_mended(style: str, monkeypatch: pytest.MonkeyPatch):
+    model = recalibrate(randomise(Shortcuts(style)).float().eval(), images(256))
+    x, unseen = images(256), images(256, seed=2)
+    groups, plan = cut(model, x[:1])
+    method = SequentialLeastSquares()
+    blind = compensate(groups, plan, build(groups, plan).eval(), ["bn"], x)
+    mended = compensate(groups, plan, build(groups, plan).eval(), [method, "bn"], x)
+    assert method.answers is not None
+    assert method.answers[1] < 0.9 * method.answers[0]
+    changed = [
+        not torch.equal(a.weight, b.weight) for a, b in zip(blind.norm, mended.norm, strict=True)
+    ]
+    if style == "relu":
+        assert not any(changed)
+        return
+    assert all(changed)
+    monkeypatch.setattr(Sums, "_term", lambda self, args: None)
+    own = compensate(groups, plan, build(groups, plan).eval(), ["sequential", "bn"], x)
+    lost = [distance(model, network.eval(), unseen) for network in (mended, own, blind)]
+    assert lost[0] < 0.95 * lost[1] < lost[2]
+
+
+def test_the_sum_is_right_beside_what_is_really_added():
+    """With as many inputs as it needs, one layer makes up for all that its shortcut lost."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.lossy = nn.Linear(6, 30), nn.Linear(30, 4)
+            self.whole = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.whole(x) + self.lossy(self.wide(x))
+
+    torch.manual_seed(0)
+    model, x = Sum().eval(), torch.randn(600, 6, generator=generator(3))
+    groups, plan = cut(model, x[:1], 0.1)
+    method = SequentialLeastSquares()
+    small = compensate(groups, plan, build(groups, plan).eval(), method, x)
+    with torch.no_grad():
+        assert torch.allclose(small(x), model(x), atol=1e-3)
+
+
+def test_portions_make_no_difference_to_sums():
+    model = recalibrate(randomise(Shortcuts("torchvision")).float().eval(), images(64))
+    x = images(64)
+    groups, plan = cut(model, x[:1])
+    states: list[dict[str, Tensor]] = []
+    passes: list[int] = []
+    model.register_forward_pre_hook(lambda module, args: passes.append(len(states)))
+    for memory in (1 << 30, 64 * largest_activations(model, x)):
+        method = SequentialLeastSquares(memory=memory, rows=200_000)
+        small = compensate(groups, plan, build(groups, plan).eval(), method, x)
+        states.append(small.state_dict())
+    assert passes.count(1) > passes.count(0) + 2
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_a_normalisation_that_serves_two_layers_keeps_its_scale():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.mid = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 1)
+            self.one, self.two = nn.Conv2d(12, 8, 3, padding=1), nn.Conv2d(12, 8, 3, padding=1)
+            self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            x = x + self.norm(self.one(self.mid(x).relu()))
+            x = x + self.norm(self.two(self.mid(x).relu()))
+            return self.head(x.relu().mean((2, 3)))
+
+    model, x = randomise(Shared()).float().eval(), images(128)
+    groups, plan = cut(model, x[:1], 0.75)
+    small = build(groups, plan).eval()
+    before = small.norm.weight.detach().clone()
+    compensate(groups, plan, small, "sequential", x)
+    assert torch.equal(small.norm.weight, before)
