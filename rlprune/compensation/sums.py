@@ -121,13 +121,13 @@ class Sums(TorchFunctionMode):
     def origin(self, value: Tensor) -> Term | None:
         """The layer that a tensor comes from, where nothing has touched it since."""
         reference, version, term = self._known.get(id(value), (None, 0, None))
-        if reference is None or reference() is not value or value._version != version:
+        if reference is None or reference() is not value or _version(value) != version:
             return None
         return term
 
     def _note(self, value: Any, term: Term) -> None:
         if isinstance(value, Tensor):
-            self._known[id(value)] = (weakref.ref(value), value._version, term)
+            self._known[id(value)] = (weakref.ref(value), _version(value), term)
 
     def _answered(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -149,3 +149,8 @@ class Sums(TorchFunctionMode):
                 self._entering = None
 
         return hook
+
+
+def _version(value: Tensor) -> int:
+    """How often a tensor was changed in place; inference tensors do not tell."""
+    return 0 if value.is_inference() else value._version

@@ -350,3 +350,14 @@ def test_a_normalisation_that_serves_two_layers_keeps_its_scale():
     before = small.norm.weight.detach().clone()
     compensate(groups, plan, small, "sequential", x)
     assert torch.equal(small.norm.weight, before)
+
+
+def test_works_in_inference_mode():
+    model = recalibrate(randomise(Shortcuts("plain")).float().eval(), images(64))
+    x = images(64)
+    groups, plan = cut(model, x[:1])
+    outside = compensate(groups, plan, build(groups, plan).eval(), "sequential", x)
+    with torch.inference_mode():
+        inside = compensate(groups, plan, build(groups, plan).eval(), "sequential", images(64))
+    for name, tensor in outside.state_dict().items():
+        assert torch.equal(tensor, inside.state_dict()[name]), name
