@@ -99,7 +99,7 @@ class Sampler:
             return patches(
                 consumer.module, x, patch_corners(consumer.module, x.shape)[self.at[name]]
             )
-        return self._rows(name, x)[:, self.at[name].to(x.device)]
+        return self.terms(name, x)
 
     def outputs(self, name: str, y: Tensor) -> Tensor:
         """Rows of a layer's output, [samples, positions, outputs]; decides which."""
@@ -116,7 +116,7 @@ class Sampler:
         return rows[:, self.at[name].to(y.device)]
 
     def terms(self, name: str, value: Tensor) -> Tensor:
-        """Rows of what a layer's output is added to; to be asked for after `outputs`."""
+        """Rows of what has a layer's positions, such as what its output is added to."""
         return self._rows(name, value)[:, self.at[name].to(value.device)]
 
     def _rows(self, name: str, value: Tensor) -> Tensor:

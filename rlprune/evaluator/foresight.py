@@ -49,7 +49,13 @@ def remembered(
 def cause_of(*parts: Any) -> str:
     """The version and a digest of each part: a mapping of tensors, or what has a telling repr."""
     named = (part if isinstance(part, Mapping) else {"": part} for part in parts)
-    return "-".join([rlprune.__version__, *(digest_of(part) for part in named)])
+    told = ({(name, *_form(value)): value for name, value in part.items()} for part in named)
+    return "-".join([rlprune.__version__, *(digest_of(part) for part in told)])
+
+
+def _form(value: Any) -> tuple[Any, ...]:
+    """What the bytes of a tensor do not tell: its type and shape."""
+    return (value.dtype, tuple(value.shape)) if isinstance(value, Tensor) else ()
 
 
 def _read(path: Path, cause: str) -> dict[str, Tensor] | None:

@@ -121,6 +121,7 @@ def test_causes_tell_values_types_and_names_apart() -> None:
         cause_of({"a": x + 1}),
         cause_of({"a": x.double()}),
         cause_of({"a": x.bfloat16()}),
+        cause_of({"a": x[None]}),
         cause_of("a"),
         cause_of("a", "b"),
     ]
