@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rlprune.compaction import compact, mask
     from rlprune.data import Data
     from rlprune.errors import RlpruneError
-    from rlprune.pipeline import PruneResult, load, prune
     from rlprune.plan import Plan
+    from rlprune.run import PruneResult, load, prune
     from rlprune.structure import Group, Groups, discover
     from rlprune.training import FineTune
 
@@ -43,13 +43,13 @@ _HOMES = {
     "Group": "rlprune.structure",
     "Groups": "rlprune.structure",
     "Plan": "rlprune.plan",
-    "PruneResult": "rlprune.pipeline",
+    "PruneResult": "rlprune.run",
     "RlpruneError": "rlprune.errors",
     "compact": "rlprune.compaction",
     "discover": "rlprune.structure",
-    "load": "rlprune.pipeline",
+    "load": "rlprune.run",
     "mask": "rlprune.compaction",
-    "prune": "rlprune.pipeline",
+    "prune": "rlprune.run",
 }
 _MODULES = {"budgets", "importance", "models"}
 

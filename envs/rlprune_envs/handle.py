@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from rlprune.evaluator import Evaluation, Evaluator
+    from rlprune.problem import Evaluation, Problem
     from rlprune_envs.setting import Setting
 
 _REMEMBERED = 1024
@@ -22,11 +22,11 @@ class ProblemHandle:
     environment made from the handle counts on the same ledger.
 
     Args:
-        problem: an ``Evaluator``, or a function without arguments that builds one (called at most
+        problem: a ``Problem``, or a function without arguments that builds one (called at most
             once, when the first environment needs it).
     """
 
-    def __init__(self, problem: Evaluator | Callable[[], Evaluator]) -> None:
+    def __init__(self, problem: Problem | Callable[[], Problem]) -> None:
         self._problem: Any = problem
         self._built = hasattr(problem, "decisions")
         self._settings: dict[str, Setting] = {}
@@ -39,12 +39,12 @@ class ProblemHandle:
         return problem if isinstance(problem, cls) else cls(problem)
 
     @property
-    def problem(self) -> Evaluator:
+    def problem(self) -> Problem:
         """The problem itself, built on first use when a factory was given."""
         if not self._built:
             if not callable(self._problem):
                 raise TypeError(
-                    "problem must be an Evaluator, a function without arguments that returns one, "
+                    "problem must be a Problem, a function without arguments that returns one, "
                     f"or a ProblemHandle; got {type(self._problem).__name__}"
                 )
             self._problem = self._problem()
@@ -75,7 +75,7 @@ class ProblemHandle:
         """Legal widths that ``[n]`` keep ratios are evaluated at."""
         if not project:
             return self.setting().widths(ratios)
-        from rlprune.evaluator import projection
+        from rlprune.problem import projection
 
         key = ratios.tobytes()
         if key not in self._projected:

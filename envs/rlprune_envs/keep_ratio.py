@@ -18,7 +18,7 @@ from rlprune_envs.table import plan_table
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
 
-    from rlprune.evaluator import Evaluation, Evaluator
+    from rlprune.problem import Evaluation, Problem
 
 _CLAMP_BISECTIONS = 12
 
@@ -36,13 +36,13 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
     The observation is described by :class:`rlprune_envs.observation.Layout`.
 
     The ``info`` of ``reset`` holds that plan's evaluation as ``reference``. The ``info`` of the
-    last step holds ``evaluation`` (:class:`rlprune.evaluator.Evaluation`),
+    last step holds ``evaluation`` (:class:`rlprune.problem.Evaluation`),
     ``widths``, ``evaluations`` (length of the ledger), and per budget ``costs`` and ``violations``
     *of what the actions asked for*: with ``project=True`` these may exceed a limit that the
     evaluated, projected plan keeps, which lets an agent learn to need no projection.
 
     Args:
-        problem: an ``Evaluator``, a function that builds one, or a :class:`ProblemHandle`.
+        problem: a ``Problem``, a function that builds one, or a :class:`ProblemHandle`.
         project: evaluate the proposal scaled onto the budgets by ``projection.project`` (True) or
             as it is, feasible or not (False).
         clamp: limit each action so that the groups still to come can, at their smallest widths,
@@ -58,7 +58,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        problem: Evaluator | Callable[[], Evaluator] | ProblemHandle,
+        problem: Problem | Callable[[], Problem] | ProblemHandle,
         *,
         project: bool = True,
         clamp: bool = False,
@@ -94,7 +94,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
     _spec: EnvSpec | None = None
 
     @property
-    def problem(self) -> Evaluator:
+    def problem(self) -> Problem:
         """The problem behind the environment."""
         return self._handle.problem
 

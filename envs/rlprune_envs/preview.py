@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from rlprune.evaluator import Evaluator
+    from rlprune.problem import Problem
     from rlprune_envs.setting import Setting
 
 _STEPS = 8
@@ -30,7 +30,7 @@ class Previews:
     violations: np.ndarray
 
 
-def relative_costs(problem: Evaluator, setting: Setting, ratios: np.ndarray) -> np.ndarray:
+def relative_costs(problem: Problem, setting: Setting, ratios: np.ndarray) -> np.ndarray:
     """Estimates ``cost / limit`` ``[P, m]`` for ``[P, n]`` ratios; exact where there is a formula.
 
     Never calls a budget's black-box function.
@@ -47,9 +47,7 @@ def relative_costs(problem: Evaluator, setting: Setting, ratios: np.ndarray) -> 
     return estimated
 
 
-def forecast(
-    problem: Evaluator, setting: Setting, ratios: np.ndarray, *, project: bool
-) -> Previews:
+def forecast(problem: Problem, setting: Setting, ratios: np.ndarray, *, project: bool) -> Previews:
     """Forecasts the outcome of ``[P, n]`` raw keep ratios.
 
     The projection is the evaluator's common scale factor found on the estimates, without its last
@@ -64,7 +62,7 @@ def forecast(
 
 
 def _common_scales(
-    problem: Evaluator, setting: Setting, ratios: np.ndarray, peaks: np.ndarray
+    problem: Problem, setting: Setting, ratios: np.ndarray, peaks: np.ndarray
 ) -> np.ndarray:
     """Factor on all ratios of each row that brings its tightest budget to the limit, ``[P]``.
 

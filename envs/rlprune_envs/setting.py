@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from rlprune.evaluator import Evaluator
+    from rlprune.problem import Problem
 
 
 ANCHORS = ("uniform", "sensitivity")
@@ -52,13 +52,13 @@ class Setting:
     damage_roots: tuple[np.ndarray, ...] | None = None
 
     @classmethod
-    def of(cls, problem: Evaluator) -> Setting:
+    def of(cls, problem: Problem) -> Setting:
         """Reads a problem. Calls its budget functions a few times, its quality never.
 
         Raises:
             ValueError: the problem has nothing to decide.
         """
-        from rlprune.evaluator import projection
+        from rlprune.problem import projection
 
         groups = problem.decisions
         if not groups:
@@ -94,7 +94,7 @@ class Setting:
         slope = np.where(drops > 1e-9, true_drop / np.maximum(drops, 1e-9), 1.0)
         return replace(setting, slope=np.clip(slope, 0.05, 20.0))
 
-    def anchored(self, problem: Evaluator, anchor: str) -> Setting:
+    def anchored(self, problem: Problem, anchor: str) -> Setting:
         """The same constants around one of :data:`ANCHORS`, from those around the uniform plan.
 
         Raises:
@@ -162,9 +162,9 @@ class Setting:
         return np.clip((ratios - self.anchor) / np.maximum(span, 1e-9), -1.0, 1.0)
 
 
-def _least_damage(problem: Evaluator, setting: Setting) -> np.ndarray:
+def _least_damage(problem: Problem, setting: Setting) -> np.ndarray:
     """Widths ``[n]`` with the least predicted damage within the budgets."""
-    from rlprune.evaluator import allocate, projection
+    from rlprune.problem import allocate, projection
     from rlprune_envs.preview import relative_costs
 
     assert problem.sensitivity is not None

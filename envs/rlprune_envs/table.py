@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlprune.evaluator import Evaluation, Evaluator
+    from rlprune.problem import Evaluation, Problem
 
 _BAR = 20
 
 
 def plan_table(
-    problem: Evaluator, widths: Sequence[int], evaluation: Evaluation | None = None
+    problem: Problem, widths: Sequence[int], evaluation: Evaluation | None = None
 ) -> str:
     """Draws dense width, kept width and keep ratio of every group decided so far.
 

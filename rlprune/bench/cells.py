@@ -11,10 +11,10 @@ from rlprune.bench.setting import Setting
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction import build
 from rlprune.errors import ConfigError
-from rlprune.evaluator import Evaluator
-from rlprune.pipeline.folder import plain, read_json, write_json, write_text
-from rlprune.pipeline.verify import measure
 from rlprune.plan import Plan
+from rlprune.problem import Problem
+from rlprune.run.folder import plain, read_json, write_json, write_text
+from rlprune.run.verify import measure
 from rlprune.search import AGENTS, SearchResult, create_agent, search
 
 _PARTS = ("build", "compensate", "forward", "cost")
@@ -80,7 +80,7 @@ def planned(options: Mapping[str, Any]) -> list[Cell]:
     return uniform + cells
 
 
-def run_cell(cell: Cell, setting: Setting, problem: Evaluator) -> dict[str, Any]:
+def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
     """Search, and write the cell's file.
 
     Evaluations that other cells made are taken from the common store. They count in this cell's

@@ -15,10 +15,10 @@ import numpy as np
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.compaction import Workspace
-from rlprune.evaluator import DataQuality, Evaluator, projection, qualities
-from rlprune.pipeline.folder import write_json, write_text
+from rlprune.problem import DataQuality, Problem, projection, qualities
 from rlprune.progress import track
 from rlprune.report import markdown
+from rlprune.run.folder import write_json, write_text
 from rlprune.search import search
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     return [setting.folder / "evaluation.md", setting.folder / "evaluation.json"]
 
 
-def random_plans(problem: Evaluator, count: int, seed: int) -> list[Widths]:
+def random_plans(problem: Problem, count: int, seed: int) -> list[Widths]:
     """Random plans projected onto the budgets."""
     generator = np.random.default_rng(seed)
     ratios = generator.uniform(0.05, 1.0, size=(count, len(problem.decisions)))
@@ -152,7 +152,7 @@ def _images(setting: Setting) -> dict[str, int]:
     }
 
 
-def _ways(setting: Setting, problem: Evaluator) -> dict[str, Way]:
+def _ways(setting: Setting, problem: Problem) -> dict[str, Way]:
     """The ways by name; the first is what a search does."""
     job = setting.job
     masked, workspace = MaskedDense(job.groups), Workspace(job.groups)

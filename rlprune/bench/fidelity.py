@@ -16,9 +16,9 @@ from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.bench.tables import COLORS, figure, save, spearman, spearman_interval
 from rlprune.bench.tuning import ShortEpochs
 from rlprune.errors import CheckpointError
-from rlprune.evaluator import Evaluator
-from rlprune.pipeline.folder import plain, read_json, write_json, write_text
+from rlprune.problem import Problem
 from rlprune.report import markdown
+from rlprune.run.folder import plain, read_json, write_json, write_text
 from rlprune.training import finetune
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def correlate(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["rho"] if row["rho"] == row["rho"] else 2.0)
 
 
-def _plans(setting: Setting, problem: Evaluator) -> list[dict[str, Any]]:
+def _plans(setting: Setting, problem: Problem) -> list[dict[str, Any]]:
     """The plans of the study, chosen once."""
     path = setting.folder / "plans.json"
     known = read_json(path)
@@ -102,7 +102,7 @@ def _plans(setting: Setting, problem: Evaluator) -> list[dict[str, Any]]:
 def _study(
     setting: Setting,
     scorer: Scorer,
-    problem: Evaluator,
+    problem: Problem,
     number: int,
     total: int,
     plan: Mapping[str, Any],

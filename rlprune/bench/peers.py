@@ -26,10 +26,10 @@ from rlprune.bench.tuning import recipe_id, tuned
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction.build import owner
 from rlprune.errors import ConfigError, RlpruneError
-from rlprune.evaluator import Quality, qualities
-from rlprune.evaluator.quality import last_linear
-from rlprune.pipeline.folder import plain, read_json, write_json
-from rlprune.pipeline.verify import broken, measure
+from rlprune.problem import Quality, qualities
+from rlprune.problem.quality import last_linear
+from rlprune.run.folder import plain, read_json, write_json
+from rlprune.run.verify import broken, measure
 from rlprune.training.losses import logits_of
 
 log = logging.getLogger(__name__)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlprune.evaluator import Evaluator, projection
+from rlprune.problem import Problem, projection
 from rlprune.search import search
 
 Widths = tuple[int, ...]
 
 
 def diverse(
-    problem: Evaluator, count: int, good_evaluations: int, seed: int
+    problem: Problem, count: int, good_evaluations: int, seed: int
 ) -> list[tuple[str, Widths]]:
     """The uniform plan, good plans, and random ones of three kinds, all filled to the budgets.
 
@@ -48,7 +48,7 @@ def diverse(
     return [(kind, widths) for widths, kind in found.items()][:count]
 
 
-def _good(problem: Evaluator, count: int, evaluations: int, seed: int) -> list[Widths]:
+def _good(problem: Problem, count: int, evaluations: int, seed: int) -> list[Widths]:
     """Plans at evenly spaced ranks of the better half of a search's feasible evaluations."""
     if evaluations < 1:
         return []

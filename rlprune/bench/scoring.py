@@ -15,12 +15,12 @@ from rlprune.bench.setting import Setting
 from rlprune.compaction import Workspace
 from rlprune.compensation import Context, Method, batch_statistics, methods, recalibrate
 from rlprune.errors import ConfigError
-from rlprune.evaluator import KINDS
-from rlprune.evaluator.kinds import Outputs, concatenate, rows_of
-from rlprune.evaluator.quality import has_bfloat16, last_linear
 from rlprune.locate import locate
 from rlprune.modes import evaluating
 from rlprune.plan import Plan
+from rlprune.problem import KINDS
+from rlprune.problem.kinds import Outputs, concatenate, rows_of
+from rlprune.problem.quality import has_bfloat16, last_linear
 
 STATISTICS = ("batch", "recalibrate")
 

@@ -13,9 +13,9 @@ from rlprune.bench.setting import Setting, open_setting
 from rlprune.bench.tables import spearman
 from rlprune.bench.tuning import dense_accuracies, finetune_seeds, shown, tuned
 from rlprune.errors import ConfigError
-from rlprune.evaluator import Evaluator
-from rlprune.pipeline.folder import write_json
 from rlprune.plan import Plan
+from rlprune.problem import Problem
+from rlprune.run.folder import write_json
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     return report.write(setting.folder.parent)
 
 
-def _search(setting: Setting, problem: Evaluator, todo: list[Cell]) -> None:
+def _search(setting: Setting, problem: Problem, todo: list[Cell]) -> None:
     for number, cell in enumerate(todo, start=1):
         content = run_cell(cell, setting, problem)
         seconds = content["seconds"]
@@ -73,7 +73,7 @@ def _search(setting: Setting, problem: Evaluator, todo: list[Cell]) -> None:
         )  # fmt: skip
 
 
-def _predict(setting: Setting, problem: Evaluator) -> None:
+def _predict(setting: Setting, problem: Problem) -> None:
     """Hold the predicted damage of every plan that was evaluated against its quality."""
     if problem.sensitivity is None or len(problem.qualities) < _FEWEST:
         return

@@ -19,10 +19,10 @@ from rlprune.budgets import ResolvedBudget
 from rlprune.cli.job import criterion
 from rlprune.data import Data
 from rlprune.errors import ConfigError
-from rlprune.evaluator import Evaluator, EvaluatorConfig, create
-from rlprune.pipeline.dense import dense_network
-from rlprune.pipeline.folder import RunFolder, plain, write_json
-from rlprune.pipeline.job import (
+from rlprune.problem import EvaluatorConfig, Problem, create
+from rlprune.run.dense import dense_network
+from rlprune.run.folder import RunFolder, plain, write_json
+from rlprune.run.job import (
     Job,
     default_compensation,
     default_importance,
@@ -57,7 +57,7 @@ class Setting:
         """The one fine-tuning recipe."""
         return self.job.finetune or FineTune(epochs=0)
 
-    def evaluator(self, store: str | None = None, rescore_images: int | None = None) -> Evaluator:
+    def evaluator(self, store: str | None = None, rescore_images: int | None = None) -> Problem:
         """The evaluator a run would search with.
 
         Args:

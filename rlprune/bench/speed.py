@@ -15,12 +15,12 @@ from rlprune.budgets import count_macs, count_params
 from rlprune.budgets.latency import LatencyMeter, LatencySettings
 from rlprune.errors import ConfigError
 from rlprune.inputs import batch_of, map_tensors
-from rlprune.pipeline import load
-from rlprune.pipeline.changes import RUN
-from rlprune.pipeline.example import load_example
-from rlprune.pipeline.folder import require_json, write_json, write_text
 from rlprune.progress import track
 from rlprune.report import markdown
+from rlprune.run import load
+from rlprune.run.changes import RUN
+from rlprune.run.example import load_example
+from rlprune.run.folder import require_json, write_json, write_text
 
 PRECISIONS = ("float32", "bfloat16")
 

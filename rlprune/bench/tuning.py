@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rlprune.bench.setting import Setting
 from rlprune.data import Data
 from rlprune.errors import ConfigError
-from rlprune.pipeline.folder import digest, plain, read_json, tensors_digest, write_json
+from rlprune.run.folder import digest, plain, read_json, tensors_digest, write_json
 from rlprune.training import evaluate, finetune
 
 log = logging.getLogger(__name__)

@@ -52,8 +52,8 @@ def discover(arguments: Sequence[str]) -> None:
 
     import rlprune
     from rlprune import data, models
-    from rlprune.pipeline.dense import factory_of
     from rlprune.report.console import show_groups
+    from rlprune.run.dense import factory_of
 
     parser = argparse.ArgumentParser(
         prog="rlprune discover",

@@ -11,7 +11,7 @@ from rlprune.cli.parts import record_parts
 from rlprune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rlprune.pipeline import PruneResult
+    from rlprune.run import PruneResult
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
 
     import rlprune
     from rlprune import budgets, data
-    from rlprune.pipeline.dense import dense_network, factory_of
-    from rlprune.pipeline.job import resolve_device
+    from rlprune.run.dense import dense_network, factory_of
+    from rlprune.run.job import resolve_device
     from rlprune.training import FineTune, Pretrain
 
     stage = config["stage"]

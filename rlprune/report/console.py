@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from rlprune.pipeline import PruneResult
+    from rlprune.run import PruneResult
     from rlprune.structure import Groups
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 
-from rlprune.evaluator import Evaluation
+from rlprune.problem import Evaluation
 
 
 class Archive:

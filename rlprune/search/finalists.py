@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlprune.evaluator import Evaluation, projection
+from rlprune.problem import Evaluation, projection
 
 if TYPE_CHECKING:
-    from rlprune.evaluator import Evaluator
+    from rlprune.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Finalist:
     score: float
 
 
-def repair(problem: Evaluator, evaluation: Evaluation) -> Evaluation:
+def repair(problem: Problem, evaluation: Evaluation) -> Evaluation:
     """Moves a plan onto the budgets and fills the slack they leave.
 
     Returns:
@@ -45,7 +45,7 @@ def repair(problem: Evaluator, evaluation: Evaluation) -> Evaluation:
 
 
 def choose(
-    problem: Evaluator, candidates: Sequence[Evaluation], fallback: Sequence[Evaluation]
+    problem: Problem, candidates: Sequence[Evaluation], fallback: Sequence[Evaluation]
 ) -> list[Finalist]:
     """Re-scores candidates and their repaired versions, best first.
 

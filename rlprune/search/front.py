@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlprune.errors import ConfigError
-from rlprune.evaluator import Evaluation
+from rlprune.problem import Evaluation
 from rlprune.search.agent import Agent, AgentConfig
 from rlprune.search.runner import Exploration, SearchResult, conclude, explore, resolve_agent
 
 if TYPE_CHECKING:
     from rlprune.budgets import Limit
-    from rlprune.evaluator import Evaluator
+    from rlprune.problem import Problem
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class FrontPoint:
     """
 
     limit: str
-    problem: Evaluator
+    problem: Problem
     result: SearchResult
 
 
@@ -52,7 +52,7 @@ def shares(evaluations: int, later: float, count: int) -> list[int]:
 
 
 def search_front(
-    problem: Evaluator,
+    problem: Problem,
     limits: Mapping[str, Sequence[float | str | Limit]],
     agent: str | AgentConfig | Agent | dict[str, Any] = "ppo_lagrangian",
     evaluations: int = 300,
@@ -117,15 +117,15 @@ def search_front(
     )
 
 
-def under_limits(problem: Evaluator, evaluation: Evaluation) -> Evaluation:
+def under_limits(problem: Problem, evaluation: Evaluation) -> Evaluation:
     """An evaluation made under other limits, with its violations of these."""
     violations = {b.name: b.violation(evaluation.costs[b.name]) for b in problem.budgets}
     return replace(evaluation, violations=violations)
 
 
 def _problems(
-    problem: Evaluator, limits: Mapping[str, Sequence[float | str | Limit]]
-) -> list[Evaluator]:
+    problem: Problem, limits: Mapping[str, Sequence[float | str | Limit]]
+) -> list[Problem]:
     """The problem under every limit, loosest first."""
     if len(limits) != 1:
         raise ConfigError(
@@ -143,9 +143,9 @@ def _problems(
     return [under for under, _ in found]
 
 
-def _limit(problem: Evaluator, name: str) -> float:
+def _limit(problem: Problem, name: str) -> float:
     return next(budget.limit for budget in problem.budgets if budget.name == name)
 
 
-def _shown(problem: Evaluator, limits: Mapping[str, Any]) -> str:
+def _shown(problem: Problem, limits: Mapping[str, Any]) -> str:
     return next(f"{b.name} {b.spec}" for b in problem.budgets if b.name in limits)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlprune.errors import ConfigError, InfeasibleBudgetError
-from rlprune.evaluator import Evaluation
+from rlprune.problem import Evaluation
 from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent
 from rlprune.search.finalists import Finalist, choose
 from rlprune.search.session import Session
 
 if TYPE_CHECKING:
-    from rlprune.evaluator import Evaluator
     from rlprune.plan import Plan
+    from rlprune.problem import Problem
 
 _FINALISTS = 8
 
@@ -67,7 +67,7 @@ def resolve_agent(agent: str | AgentConfig | Agent | dict[str, Any]) -> Agent:
 
 
 def search(
-    problem: Evaluator,
+    problem: Problem,
     agent: str | AgentConfig | Agent | dict[str, Any] = "ppo_lagrangian",
     evaluations: int = 300,
     seed: int = 0,
@@ -114,14 +114,14 @@ class Exploration:
         seconds: wall time.
     """
 
-    problem: Evaluator
+    problem: Problem
     agent: Agent
     session: Session
     seconds: float
 
 
 def explore(
-    problem: Evaluator,
+    problem: Problem,
     agent: Agent,
     *,
     evaluations: int,

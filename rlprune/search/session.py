@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from rlprune.evaluator import Evaluation
+from rlprune.problem import Evaluation
 from rlprune.search.archive import Archive
 from rlprune.search.progress import ProgressBar
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from rlprune.evaluator import Evaluator
+    from rlprune.problem import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Session:
 
     def __init__(
         self,
-        problem: Evaluator,
+        problem: Problem,
         *,
         evaluations: int,
         seed: int,

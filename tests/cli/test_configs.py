@@ -49,7 +49,7 @@ def test_every_agent_is_built(agent: str) -> None:
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("evaluator/")])
 def test_every_evaluator_is_read(option: str) -> None:
-    from rlprune.evaluator import EvaluatorConfig
+    from rlprune.problem import EvaluatorConfig
 
     fields = compose([option.replace("/", "=")])["evaluator"]
     assert EvaluatorConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rlprune import evaluator
+from rlprune import problem
 from rlprune.compaction import Workspace
 from rlprune.data import Data
-from rlprune.evaluator import EvaluatorConfig
 from rlprune.plan import Plan
+from rlprune.problem import EvaluatorConfig
 from rlprune.structure import discover
 
 
@@ -37,11 +37,11 @@ def test_quality_does_not_depend_on_what_was_evaluated_before() -> None:
     x, y = torch.randn(400, 6), torch.randint(0, 3, (400,))
     groups = discover(model, x[:2])
     config = EvaluatorConfig(compensation=("least_squares",), images=64, rescore_images=64)
-    problem, fresh = (
-        evaluator.create(groups, {"macs": 0.9}, data=Data(train=(x, y)), config=config)
+    used, fresh = (
+        problem.create(groups, {"macs": 0.9}, data=Data(train=(x, y)), config=config)
         for _ in range(2)
     )
-    problem.evaluate([3])
-    problem.evaluate([5])
-    assert problem.evaluate([8]).quality == fresh.evaluate([8]).quality
-    assert fresh.evaluate([5]).quality == problem.evaluate([5]).quality
+    used.evaluate([3])
+    used.evaluate([5])
+    assert used.evaluate([8]).quality == fresh.evaluate([8]).quality
+    assert fresh.evaluate([5]).quality == used.evaluate([5]).quality

@@ -59,12 +59,12 @@ def test_a_factory_is_called_once_however_often_its_handle_is_copied() -> None:
 
 
 def test_something_that_is_no_problem_is_refused() -> None:
-    with pytest.raises(TypeError, match="must be an Evaluator"):
+    with pytest.raises(TypeError, match="must be a Problem"):
         gym.make(ENV_ID, problem=3)
 
 
 def test_action_zero_everywhere_is_the_uniform_plan_and_earns_zero() -> None:
-    from rlprune.evaluator import projection
+    from rlprune.problem import projection
 
     problem = AnalyticProblem(tiles=0.6)
     _, uniform = projection.uniform_widths(problem)
@@ -271,8 +271,8 @@ def test_an_unknown_anchor_is_named() -> None:
 
 
 def test_a_real_problem_with_and_without_calibration_data() -> None:
-    from rlprune.evaluator import EvaluatorConfig, create
-    from tests.evaluator.problems import digits, groups, held_out
+    from rlprune.problem import EvaluatorConfig, create
+    from tests.problem.problems import digits, groups, held_out
 
     class Samples:
         holdout = held_out(32)

@@ -1,4 +1,4 @@
-"""A pruning problem in closed form, with the Evaluator's interface.
+"""A pruning problem in closed form, with the Problem's interface.
 
 Quality falls with every group's damage ``s_i ((1/r_i)^p - 1)`` (convex in the keep ratio, very
 different sensitivities ``s_i``); the first budget is a chain of products of neighbouring widths
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rlprune.budgets import Estimate
-from rlprune.evaluator import Evaluation
+from rlprune.problem import Evaluation
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch import nn
 
 from rlprune.budgets import Budget
 from rlprune.errors import BudgetError, ConfigError, InfeasibleBudgetError
-from rlprune.evaluator import DataQuality
+from rlprune.problem import DataQuality
 from rlprune.search import FrontPoint, create_agent, search_front
-from tests.evaluator.problems import evaluator, held_out, network, tiles
+from tests.problem.problems import evaluator, held_out, network, tiles
 
 LIMITS = {"macs": [0.5, 0.7, 0.3]}
 CHEAP = {"ppo_lagrangian": {"proposals": 32, "warmup": 8, "epochs": 4}}

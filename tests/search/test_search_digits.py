@@ -9,7 +9,7 @@ import pytest
 
 from rlprune.budgets import Budget
 from rlprune.search import AGENTS, SearchResult, create_agent, search
-from tests.evaluator.problems import evaluator, tiles
+from tests.problem.problems import evaluator, tiles
 
 CHEAP = {"ppo_lagrangian": {"proposals": 32, "warmup": 8}, "amc": {"updates": 2}}
 

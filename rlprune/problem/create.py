@@ -1,0 +1,215 @@
+"""An evaluator from data and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rlprune import budgets as budget_module
+from rlprune import importance as importance_module
+from rlprune.batches import as_batches
+from rlprune.budgets import Budget
+from rlprune.compensation import reconstructs
+from rlprune.errors import ConfigError, DataError
+from rlprune.problem.foresight import cause_of, remembered
+from rlprune.problem.problem import Problem
+from rlprune.problem.quality import DataQuality, Quality, ScoreQuality
+from rlprune.sensitivity import sensitivity
+
+if TYPE_CHECKING:
+    from rlprune.structure import Groups
+
+ORDER, CURVES = "order.safetensors", "sensitivity.safetensors"
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """How candidates are scored.
+
+    Attributes:
+        quality: ``kl``, ``accuracy``, ``loss``, ``logits`` or ``features``.
+        images: Held-out samples every candidate is scored on.
+        rescore_images: Held-out samples finalists are scored on.
+        batch_size: Samples per forward.
+        statistics: Batch normalisation: ``batch``, ``recalibrate`` or ``keep``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        channels_last: Whether images are laid out channels last.
+        calibration_images: Training samples for recalibration, data-driven importance and
+            compensation.
+        compensation: Methods applied to every candidate before it is scored.
+    """
+
+    quality: str = "logits"
+    images: int = 512
+    rescore_images: int = 2048
+    batch_size: int = 256
+    statistics: str = "batch"
+    precision: str = "auto"
+    channels_last: bool = True
+    calibration_images: int = 1024
+    compensation: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("images", "rescore_images", "calibration_images"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"evaluator {name} must be at least 1, got {getattr(self, name)}")
+
+
+def create(
+    groups: Groups,
+    budgets: Mapping[str, Any] | Sequence[Budget],
+    *,
+    data: Any = None,
+    score: Callable[[nn.Module], float] | None = None,
+    importance: Any = "l1",
+    config: EvaluatorConfig | None = None,
+    store: Path | str | None = None,
+    open_limits: Collection[str] = (),
+    seed: int = 0,
+    foresight: Path | None = None,
+) -> Problem:
+    """Build the evaluator of a network.
+
+    Args:
+        groups: The network's groups.
+        budgets: In any form :func:`rlprune.budgets.parse` reads.
+        data: A :class:`rlprune.Data`; candidates are scored on its held-out part.
+        score: The user's own score, in place of one on ``data``; higher is better.
+        importance: A criterion, or scores by group.
+        config: How candidates are scored.
+        store: JSONL file for results.
+        open_limits: Budgets whose limits the store is not bound to.
+        seed: Seed of a random criterion.
+        foresight: Folder where the order of the units and the sensitivity curves are kept, and
+            taken from when everything they depend on is the same; a function of the user's own is
+            called each time.
+
+    Returns:
+        The evaluator.
+
+    Raises:
+        DataError: There is neither data nor a score.
+        RlpruneError: Whatever the parts find wrong.
+    """
+    config = config or EvaluatorConfig()
+    resolved = budget_module.resolve(budgets, groups.model, groups.example_inputs, groups)
+    calibration = None if data is None else calibration_of(data, config.calibration_images)
+    problem = "" if foresight is None else _cause(groups, calibration, seed)
+    reconstruct = reconstructs(config.compensation)
+
+    def kept(file: str) -> Path | None:
+        return None if foresight is None else foresight / file
+
+    def score_units() -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return importance_module.scores(groups, importance, data=calibration, generator=generator)
+
+    if isinstance(importance, Mapping):
+        scores: Mapping[str, Tensor] = importance
+    else:
+        known = isinstance(importance, str) and importance in importance_module.CRITERIA
+        file = kept(ORDER) if known else None
+        found = remembered(file, cause_of(problem, importance), score_units)
+        scores = {group.name: found[group.name] for group in groups.prunable}
+    quality, rescore = qualities(groups.model, data, score, config, calibration)
+
+    def predict() -> dict[str, Tensor]:
+        batches = as_batches(calibration)
+        curves = sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
+        return {name: torch.from_numpy(curve) for name, curve in curves.items()}
+
+    @cache
+    def predicted() -> dict[str, np.ndarray]:
+        cause = cause_of(problem, scores, reconstruct)
+        curves = remembered(kept(CURVES), cause, predict)
+        return {group.name: curves[group.name].numpy() for group in groups.prunable}
+
+    return Problem(
+        groups,
+        resolved,
+        quality,
+        scores,
+        rescore=rescore,
+        compensation=config.compensation,
+        calibration=calibration if config.compensation else None,
+        store=store,
+        open_limits=open_limits,
+        sensitivity=None if calibration is None else predicted,
+    )
+
+
+def _cause(groups: Groups, calibration: Any, seed: int) -> str:
+    """What the order of the units and the sensitivity curves both depend on."""
+    return cause_of(
+        groups.model.state_dict(),
+        [(group.name, group.legal_widths()) for group in groups.prunable],
+        dict(enumerate(tree_leaves(calibration))),
+        seed,
+    )
+
+
+def qualities(
+    model: nn.Module,
+    data: Any,
+    score: Callable[[nn.Module], float] | None,
+    config: EvaluatorConfig,
+    calibration: Any = None,
+) -> tuple[Quality, Quality]:
+    """The score of every candidate, and the score of finalists.
+
+    Both come from the held-out part of the training split. Finalists are scored on samples the
+    search has not seen, as far as there are any, so that luck on the search's samples is not
+    rewarded twice.
+
+    Args:
+        model: The dense network.
+        data: Has ``holdout``, an ``(inputs, labels)`` pair of which every prefix is balanced.
+        score: The user's own score instead.
+        config: How candidates are scored.
+        calibration: Data for ``statistics="recalibrate"``.
+
+    Returns:
+        Quality and rescoring quality.
+
+    Raises:
+        DataError: There is neither data nor a score.
+    """
+    if score is not None:
+        recalibration = calibration if config.statistics == "recalibrate" else None
+        own = ScoreQuality(score, recalibration)
+        return own, own
+    if data is None:
+        raise DataError("candidates need a score: pass data=rlprune.Data(...) or score=callable")
+    inputs, labels = data.holdout
+    total = len(inputs)
+    searched = min(config.images, -(-total // 2))
+    unseen = torch.arange(searched, total)
+    finals = torch.cat([unseen, torch.arange(searched)])[: config.rescore_images]
+    search, final = (
+        DataQuality(
+            model,
+            (inputs[chosen], labels[chosen]),
+            kind=config.quality,
+            batch_size=config.batch_size,
+            statistics=config.statistics,
+            calibration=calibration if config.statistics == "recalibrate" else None,
+            precision=config.precision,
+            channels_last=config.channels_last,
+        )
+        for chosen in (torch.arange(searched), finals)
+    )
+    return search, final
+
+
+def calibration_of(data: Any, count: int) -> tuple[Tensor, Tensor] | Any:
+    """Training samples for calibration, ``count`` of them where the data can tell."""
+    found = data.calibration
+    return found(count) if callable(found) else found

@@ -1,0 +1,117 @@
+"""Whether any plan meets the budgets, and what stands in the way when none does."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from rlprune.budgets.tracing import ShapeRun
+from rlprune.errors import InfeasibleBudgetError
+from rlprune.inputs import call
+from rlprune.modes import attention_spelled_out, evaluating
+
+if TYPE_CHECKING:
+    from rlprune.budgets import ResolvedBudget
+    from rlprune.problem.problem import Problem
+
+_SHOWN = 3
+
+
+def check(problem: Problem) -> None:
+    """Refuse budgets that even the smallest network breaks.
+
+    Args:
+        problem: The evaluator.
+
+    Raises:
+        InfeasibleBudgetError: Names the budgets, their smallest reachable values, and the layers
+            of the smallest network that hold most of it.
+    """
+    costs = problem.costs(problem.min_widths)
+    broken = [b for b in problem.budgets if b.violation(costs[b.name]) > 0]
+    if not broken:
+        return
+    raise InfeasibleBudgetError(
+        "; ".join(_explain(problem, budget, costs[budget.name]) for budget in broken)
+    )
+
+
+def _explain(problem: Problem, budget: ResolvedBudget, value: float) -> str:
+    unit = f" {budget.unit}" if budget.unit else ""
+    share = f" ({100 * value / budget.dense:.3g}% of dense)" if budget.dense > 0 else ""
+    return (
+        f"budget {budget.name!r}: no plan meets the limit {budget.limit:.6g}{unit} "
+        f"({budget.spec}); the smallest reachable value is {value:.6g}{unit}{share}, with every "
+        f"prunable group at its minimum width. {_holders(problem, budget)}"
+    )
+
+
+def _holders(problem: Problem, budget: ResolvedBudget) -> str:
+    small = problem.candidate(problem.min_widths)
+    if budget.unit == "MACs":
+        parts, what = _macs_by_layer(problem, small), "MACs"
+    else:
+        parts, what = _params_by_layer(small), "parameters"
+    total = sum(parts.values())
+    if not total:
+        return ""
+    largest = sorted(parts.items(), key=lambda item: -item[1])[:_SHOWN]
+    listed = ", ".join(
+        f"{name} {100 * value / total:.0f}% ({_why(problem, name)})" for name, value in largest
+    )
+    return f"Of its {what}: {listed}"
+
+
+def _why(problem: Problem, layer: str) -> str:
+    """Why a layer cannot get smaller: the groups whose units it produces."""
+    for group in problem.groups:
+        if layer in group.modules[:1] or layer == group.name:
+            if not group.prunable:
+                return f"{group.kind} frozen: {group.reason}"
+            return f"already {group.legal_widths()[0]} of {group.width} {group.kind}"
+    for group in problem.groups:
+        if layer in group.modules and group.prunable:
+            return f"group {group.name} already {group.legal_widths()[0]} of {group.width}"
+    return "not in any prunable group"
+
+
+def _params_by_layer(network: nn.Module) -> dict[str, float]:
+    return {
+        name or "the network itself": float(
+            sum(item.numel() for item in module.parameters(recurse=False))
+        )
+        for name, module in network.named_modules()
+    }
+
+
+def _macs_by_layer(problem: Problem, network: nn.Module) -> dict[str, float]:
+    """MACs of every module's own forward, those of its children taken out."""
+    run = ShapeRun()
+    starts: list[float] = []
+    inside: list[float] = []
+    own: dict[str, float] = {}
+    names = {module: name or "the network itself" for name, module in network.named_modules()}
+
+    def enter(module: nn.Module, args: object) -> None:
+        starts.append(run.macs)
+        inside.append(0.0)
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        spent = run.macs - starts.pop()
+        children = inside.pop()
+        own[names[module]] = own.get(names[module], 0.0) + spent - children
+        if inside:
+            inside[-1] += spent
+
+    handles = [module.register_forward_pre_hook(enter) for module in names]
+    handles += [module.register_forward_hook(leave) for module in names]
+    try:
+        with evaluating(network), attention_spelled_out(), torch.no_grad(), run:
+            call(network, problem.groups.example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: value for name, value in own.items() if math.isfinite(value)}

@@ -1,0 +1,68 @@
+"""What is known before the first evaluation, kept in files: a resumed search need not wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+import rlprune
+from rlprune.files import write_atomically
+from rlprune.problem.store import digest_of
+
+logger = logging.getLogger(__name__)
+
+_CAUSE = "cause"
+
+
+def remembered(
+    path: Path | None, cause: str, compute: Callable[[], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What a function returns, from a file where an equal call left it.
+
+    Args:
+        path: The file (safetensors); None computes and keeps nothing.
+        cause: Says what the result depends on, see `cause_of`. A file made for another cause, or
+            by another version, or a damaged one, is computed and written again.
+        compute: Returns named tensors.
+
+    Returns:
+        The tensors.
+    """
+    if path is None:
+        return dict(compute())
+    known = _read(path, cause)
+    if known is not None:
+        logger.info("taken from %s", path)
+        return known
+    found = {name: value.contiguous() for name, value in compute().items()}
+    content = save(found, metadata={_CAUSE: cause})
+    write_atomically(path, lambda target: target.write_bytes(content))
+    return found
+
+
+def cause_of(*parts: Any) -> str:
+    """The version and a digest of each part: a mapping of tensors, or what has a telling repr."""
+    named = (part if isinstance(part, Mapping) else {"": part} for part in parts)
+    told = ({(name, *_form(value)): value for name, value in part.items()} for part in named)
+    return "-".join([rlprune.__version__, *(digest_of(part) for part in told)])
+
+
+def _form(value: Any) -> tuple[Any, ...]:
+    """What the bytes of a tensor do not tell: its type and shape."""
+    return (value.dtype, tuple(value.shape)) if isinstance(value, Tensor) else ()
+
+
+def _read(path: Path, cause: str) -> dict[str, Tensor] | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get(_CAUSE) != cause:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None

@@ -1,0 +1,249 @@
+"""Quality of a candidate without fine-tuning."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.batches import answer, as_batches
+from rlprune.compensation.bn import batch_statistics, recalibrate
+from rlprune.errors import ConfigError, DataError, ScoreError
+from rlprune.inputs import map_tensors, to_device
+from rlprune.modes import evaluating
+from rlprune.problem.kinds import KINDS, NEED_LABELS, Outputs, concatenate, rows_of
+
+logger = logging.getLogger(__name__)
+
+STATISTICS = ("batch", "recalibrate", "keep")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class Quality(Protocol):
+    """Scores a candidate: a network to a finite number, higher is better."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What the score depends on besides the candidate."""
+
+    def __call__(self, candidate: nn.Module) -> float:
+        """Score a candidate."""
+
+
+class DataQuality:
+    """Scores a candidate's answers to held-out inputs against the dense network's or the labels.
+
+    Removed units shift every statistic behind them, so the stored batch-normalisation statistics
+    are useless before fine-tuning. By default each batch is normalised by its own statistics in
+    the same pass that is scored, which costs no second forward.
+
+    Args:
+        dense: The dense network; evaluated once, when the first candidate is scored.
+        data: Inputs with labels, in any form :func:`rlprune.batches.as_batches` reads.
+        kind: One of :data:`rlprune.problem.kinds.KINDS`.
+        batch_size: Samples per forward.
+        statistics: ``"batch"``: normalise by the batch at hand; ``"recalibrate"``: recompute
+            running statistics on ``calibration`` first; ``"keep"``: use those of the candidate.
+        calibration: Data for ``"recalibrate"``.
+        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the
+            processor has instructions for it.
+        channels_last: Whether to lay out images channels last.
+
+    Raises:
+        ConfigError: A setting is unknown.
+        DataError: There is no data, or labels are needed and missing.
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        data: Any,
+        *,
+        kind: str = "logits",
+        batch_size: int = 256,
+        statistics: str = "batch",
+        calibration: Any = None,
+        precision: str = "auto",
+        channels_last: bool = True,
+    ) -> None:
+        for value, name, valid in (
+            (kind, "quality", tuple(KINDS)),
+            (statistics, "statistics", STATISTICS),
+            (precision, "precision", PRECISIONS),
+        ):
+            if value not in valid:
+                raise ConfigError(f"{name} {value!r} is unknown; choose one of {', '.join(valid)}")
+        if batch_size < 2:
+            raise ConfigError(f"batch_size must be at least 2, got {batch_size}")
+        self.kind = kind
+        self.statistics = statistics
+        device = next((item.device for item in dense.parameters()), torch.device("cpu"))
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+        self._device = device
+        self._batches = _batches(data, batch_size, device, channels_last)
+        if not self._batches:
+            raise DataError("scoring candidates needs held-out data; pass data=... or score=...")
+        if kind in NEED_LABELS and any(labels is None for _, labels in self._batches):
+            raise DataError(f"quality {kind!r} needs labels; choose 'kl' for unlabelled inputs")
+        self._calibration = _batches(calibration, batch_size, device, channels_last)
+        if statistics == "recalibrate" and not self._calibration:
+            raise DataError("statistics 'recalibrate' needs calibration data")
+        found = [labels.reshape(-1) for _, labels in self._batches if labels is not None]
+        self._labels = torch.cat(found) if found else None
+        if kind == "features":
+            last_linear(dense)
+        self._network = dense
+
+    @cached_property
+    def _dense(self) -> Outputs:
+        """The dense network's answers in float32, computed when first needed."""
+        with evaluating(self._network):
+            return self._outputs(self._network, bfloat16=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Settings and data, as a digest."""
+        digest = hashlib.sha256()
+        for batches in (self._batches, self._calibration):
+            for inputs, labels in batches:
+                map_tensors([inputs, labels], lambda tensor: _feed(digest, tensor))
+        settings = (self.kind, self.statistics, self.bfloat16, len(self._batches))
+        return f"{settings} {digest.hexdigest()}"
+
+    def __call__(self, candidate: nn.Module) -> float:
+        """Score a candidate; its parameters stay, running statistics may be recomputed.
+
+        Raises:
+            ScoreError: The candidate cannot be run, or the score is not finite.
+        """
+        with torch.no_grad():
+            if self.statistics == "recalibrate":
+                with self._autocast(self.bfloat16):
+                    recalibrate(candidate, self._calibration)
+            in_batch = self.statistics == "batch"
+            with batch_statistics(candidate) if in_batch else evaluating(candidate):
+                outputs = self._outputs(candidate, self.bfloat16)
+            return float(KINDS[self.kind](outputs, self._dense, self._labels))
+
+    def _outputs(self, network: nn.Module, bfloat16: bool) -> Outputs:
+        captured: list[Tensor] = []
+        handle = None
+        if self.kind == "features":
+            layer = last_linear(network)
+            handle = layer.register_forward_pre_hook(
+                lambda module, args: captured.append(args[0].flatten(1).float())
+            )
+        parts = []
+        try:
+            with torch.no_grad(), self._autocast(bfloat16):
+                for inputs, labels in self._batches:
+                    output = answer(network, inputs)
+                    features = captured.pop() if captured else None
+                    parts.append(Outputs(rows_of(output, labels), features))
+        finally:
+            if handle is not None:
+                handle.remove()
+        return concatenate(parts)
+
+    def _autocast(self, enabled: bool) -> AbstractContextManager[Any]:
+        if not enabled:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+
+
+class ScoreQuality:
+    """A user's ``score(model) -> float`` as a quality.
+
+    Args:
+        score: The function, higher is better; it sees the candidate in eval mode.
+        calibration: With it, running statistics are recomputed before every call.
+    """
+
+    def __init__(self, score: Callable[[nn.Module], Any], calibration: Any = None) -> None:
+        if not callable(score):
+            raise ConfigError(f"score must be a function of the network, got {score!r}")
+        self.score = score
+        self._calibration = as_batches(calibration)
+
+    @property
+    def fingerprint(self) -> str:
+        """The function's name; what it computes is not known."""
+        name = getattr(self.score, "__qualname__", type(self.score).__qualname__)
+        return f"score {name} {len(self._calibration)}"
+
+    def __call__(self, candidate: nn.Module) -> float:
+        """Score a candidate."""
+        if self._calibration:
+            recalibrate(candidate, self._calibration)
+        with evaluating(candidate), torch.no_grad():
+            return float(self.score(candidate))
+
+
+def checked(quality: Quality, candidate: nn.Module, widths: tuple[int, ...]) -> float:
+    """Score a candidate and insist on a finite number.
+
+    Raises:
+        ScoreError: The score raised or is not finite; names the candidate.
+    """
+    where = f"the candidate with widths {list(widths)}"
+    try:
+        value = float(quality(candidate))
+    except Exception as error:
+        raise ScoreError(f"scoring {where} raised {type(error).__name__}: {error}") from error
+    if not math.isfinite(value):
+        raise ScoreError(f"the score of {where} is {value}; it must be a finite number")
+    return value
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, test)() for test in tests if hasattr(torch.cpu, test))
+
+
+def last_linear(network: nn.Module) -> nn.Linear:
+    """The last linear layer of a network, by registration order.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise ConfigError("quality 'features' needs a linear layer at the end; choose 'kl'")
+    return layers[-1]
+
+
+def _batches(
+    data: Any, batch_size: int, device: torch.device, channels_last: bool
+) -> list[tuple[Any, Tensor | None]]:
+    def place(tensor: Tensor) -> Tensor:
+        if channels_last and tensor.ndim == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    pairs = data
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
+        # Equal parts: a short last batch would have poorer statistics than the others.
+        count = -(-len(data[0]) // batch_size)
+        inputs, labels = data
+        pairs = list(zip(inputs.chunk(count), labels.chunk(count), strict=True))
+    return [
+        (map_tensors(to_device(inputs, device), place), None if y is None else y.to(device))
+        for inputs, y in as_batches(pairs, batch_size)
+    ]
+
+
+def _feed(digest: Any, tensor: Tensor) -> Tensor:
+    digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return tensor

@@ -1,0 +1,88 @@
+"""Whether a run folder belongs to the run that is asked for."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlprune.errors import ConfigError
+from rlprune.run.folder import plain, read_json, write_json
+from rlprune.run.job import Job
+from rlprune.run.search_stage import START, STORE
+
+log = logging.getLogger(__name__)
+
+RUN = "run.json"
+_STORE_SURVIVES = {"agent", "evaluations", "front"}
+
+
+def compare_with_run(job: Job, redo: bool) -> None:
+    """Record the run's settings in its folder, or compare them with those recorded there.
+
+    Args:
+        job: The run.
+        redo: Whether stages with other settings may run again. Evaluations on disk are kept where
+            they still hold, and set aside otherwise.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings, and ``redo`` is false.
+    """
+    import rlprune
+
+    path = job.folder / RUN
+    recorded = read_json(path)
+    settings = plain(job.settings)
+    if recorded is not None:
+        changes = list(_changes(recorded.get("settings", {}), settings))
+        if changes and not redo:
+            raise ConfigError(
+                f"{job.folder.path} holds a run with other settings ({'; '.join(changes)}); "
+                "choose another folder, or redo=True to run the stages again that they concern"
+            )
+        for change in changes:
+            log.info("changed since the run in %s: %s", job.folder.path, change)
+        before = recorded.get("settings", {}).get("search", {})
+        differ = {key for key in settings["search"] if before.get(key) != settings["search"][key]}
+        if differ - _STORE_SURVIVES:
+            _set_aside(job)
+        if differ:
+            shutil.rmtree(job.folder / START, ignore_errors=True)
+        if changes:
+            shutil.rmtree(job.folder / "finetune", ignore_errors=True)
+    write_json(
+        path,
+        {
+            "rlprune": rlprune.__version__,
+            "factory": job.factory or (recorded or {}).get("factory"),
+            "structure": plain(job.structure),
+            "settings": settings,
+        },
+    )
+
+
+def _set_aside(job: Job) -> None:
+    """Rename the store of evaluations that no longer hold."""
+    store = job.folder / STORE
+    if store.exists():
+        number = 1
+        while (target := store.with_name(f"evaluations.{number}.jsonl")).exists():
+            number += 1
+        store.rename(target)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for stage, settings in now.items():
+        for key, value in settings.items():
+            old = before.get(stage, {}).get(key)
+            if old == value:
+                continue
+            if isinstance(old, dict) and isinstance(value, dict):
+                keys = [k for k in {**old, **value} if old.get(k) != value.get(k)]
+                for k in keys:
+                    yield f"{key}.{k} {old.get(k)!r} -> {value.get(k)!r}"
+            elif key == "network":
+                yield "the network's weights"
+            else:
+                yield f"{key} {old!r} -> {value!r}"

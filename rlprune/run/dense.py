@@ -1,0 +1,110 @@
+"""The pretrain stage: the dense network, loaded, downloaded, or trained once and kept."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rlprune.data import Data
+from rlprune.models import create, load_checkpoint, save_weights
+from rlprune.run.folder import digest, write_json
+from rlprune.training import Pretrain, pretrain
+
+log = logging.getLogger(__name__)
+
+_RECIPE_FREE = ("checkpoint", "weights")
+
+
+def factory_of(model: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """The ``model`` part of a configuration as arguments of ``rlprune.models.create``."""
+    options = {key: value for key, value in model.items() if key not in _RECIPE_FREE}
+    options.setdefault("num_classes", data.num_classes)
+    return options
+
+
+def dense_network(
+    model: Mapping[str, Any],
+    data: Data,
+    recipe: Pretrain,
+    *,
+    seed: int,
+    folder: Path,
+    device: Any = None,
+    progress: bool | None = None,
+) -> nn.Module:
+    """Build the dense network with trained weights.
+
+    With ``model["checkpoint"]`` the file is loaded; with ``model["weights"]`` torchvision
+    downloads them; otherwise the network is trained, and its weights are kept in ``folder`` under
+    a name made of everything they depend on, so that other runs find them. Runs that need the same
+    network at the same time wait for the one that trains it.
+
+    Args:
+        model: The ``model`` part of a configuration.
+        data: What to train on.
+        recipe: How to train.
+        seed: Initial weights and order of the samples.
+        folder: Where trained weights are kept.
+        device: Where to train.
+        progress: Draw bars; None draws them on a terminal.
+
+    Returns:
+        The network on the CPU, in eval mode.
+    """
+    factory = factory_of(model, data)
+    network = create(**factory, weights=model.get("weights"), seed=seed)
+    if model.get("checkpoint"):
+        log.info("dense network: %s", model["checkpoint"])
+        return load_checkpoint(network, model["checkpoint"]).eval()
+    if model.get("weights"):
+        return network.eval()
+    if recipe.epochs == 0:
+        log.warning("the dense network has no checkpoint and pretrain.epochs is 0: untrained")
+        return network.eval()
+    causes = {
+        "factory": factory,
+        "data": f"{data!r} {data.augmentation} {data.seed}",
+        "recipe": asdict(recipe),
+        "seed": seed,
+    }
+    name = str(factory.get("name", factory.get("_target_"))).replace("/", "-")
+    path = folder.expanduser() / f"{name}-{data.name}-{digest(causes)[:10]}.safetensors"
+    with _locked(path):
+        if path.is_file():
+            log.info("dense network: %s", path)
+            return load_checkpoint(network, path).eval()
+        log.info("the dense network has no checkpoint: training it for %d epochs", recipe.epochs)
+        scratch = path.with_suffix(".training")
+        trained = pretrain(
+            network, data, recipe, seed=seed, checkpoint_dir=scratch, progress=progress,
+            device=device,
+        )  # fmt: skip
+        write_json(path.with_suffix(".json"), {**causes, "accuracy": trained.holdout_accuracy})
+        save_weights(trained.model, path)
+        shutil.rmtree(scratch, ignore_errors=True)
+        log.info(
+            "dense network: held-out accuracy %.2f %%, kept in %s",
+            100 * trained.holdout_accuracy, path,
+        )  # fmt: skip
+        return load_checkpoint(network, path).eval()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock beside ``path``; it falls with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs may train the same network, and the last one is kept
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,78 @@
+"""The fine-tuning stage: from the compacted network to the one that is handed over."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from rlprune.budgets import ResolvedBudget
+from rlprune.run.folder import write_tensors
+from rlprune.run.job import Job
+from rlprune.run.verify import require_met
+
+log = logging.getLogger(__name__)
+
+OUTPUTS = ("model.safetensors",)
+
+
+def run_finetune(
+    job: Job, compacted: nn.Module, budgets: Sequence[ResolvedBudget]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train the compacted network, measure every budget on the result, write its weights.
+
+    Every epoch leaves a checkpoint in ``finetune/``, from which an interrupted training resumes.
+
+    Args:
+        job: The run.
+        compacted: The network before fine-tuning; not changed.
+        budgets: What the result has to meet.
+
+    Returns:
+        The network, and what the report needs.
+
+    Raises:
+        BudgetError: The trained network breaks a budget.
+        TrainingError: The loss is not finite.
+    """
+    network, result = compacted, {"best_epoch": 0, "history": []}
+    if job.finetune is not None and job.finetune.epochs > 0:
+        trained, result = _train(job, compacted)
+        # Training may lay weights out differently; what is measured is what will be handed over.
+        network = copy.deepcopy(compacted)
+        network.load_state_dict(trained.state_dict())
+    network = network.eval()
+    costs = require_met(budgets, network, job.example_inputs, "the fine-tuned network")
+    write_tensors(job.folder / "model.safetensors", network.state_dict())
+    return network, {**result, "costs": costs}
+
+
+def _train(job: Job, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    from rlprune.training import CsvHistory, TensorBoardHistory, finetune
+
+    assert job.data is not None
+    events = job.folder / "tensorboard" / "finetune"
+    shutil.rmtree(events, ignore_errors=True)
+    trained = finetune(
+        compacted,
+        job.dense,
+        job.data,
+        job.finetune,
+        seed=job.seed,
+        checkpoint_dir=job.folder / "finetune",
+        progress=job.progress,
+        device=job.device,
+        callbacks=(
+            CsvHistory(job.folder / "finetune.csv"),
+            TensorBoardHistory(events, prefix="finetune"),
+        ),
+    )
+    return trained.model, {
+        "best_epoch": trained.best_epoch,
+        "history": [asdict(row) for row in trained.history],
+    }

@@ -1,0 +1,153 @@
+"""One run, a list of limits: the searches share what they learn, each limit gets its own folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rlprune.budgets import BudgetSets
+from rlprune.run.changes import compare_with_run
+from rlprune.run.folder import RunFolder
+from rlprune.run.job import Job
+from rlprune.run.result import PruneResult
+from rlprune.run.search_stage import STORE, fresh_events, open_problem, settle, starting_agent
+from rlprune.run.stages import Run
+
+if TYPE_CHECKING:
+    from rlprune.search import FrontPoint
+
+log = logging.getLogger(__name__)
+
+
+def prune_front(
+    job: Job,
+    asked: BudgetSets,
+    later: float,
+    stages: tuple[str, ...],
+    redo: bool,
+    kept: bool,
+) -> PruneResult:
+    """Run the stages for every limit of a front.
+
+    The folder of each limit is that of an ordinary run. The folder above holds the evaluations
+    that the searches share, and a table and a picture of the front once every limit has a report.
+
+    Args:
+        job: The run, with the loosest limit.
+        asked: The budgets at every limit.
+        later: Evaluations of every limit searched after the first one, as a share.
+        stages: Which stages to run.
+        redo: Whether stages with other settings may run again.
+        kept: Whether the run folder outlives the run.
+
+    Returns:
+        The result of the tightest limit, with those of all limits as ``front``.
+
+    Raises:
+        RlpruneError: As an ordinary run, for any of the limits.
+    """
+    from rlprune.report import front as report
+    from rlprune.search.front import shares
+
+    counts = shares(job.evaluations, later, len(asked.sets))
+    jobs = [
+        _part(job, replace(job, budgets=chosen, evaluations=count, folder=RunFolder(path)))
+        for chosen, count, path in zip(
+            asked.sets, counts, (job.folder / label for label in asked.labels), strict=True
+        )
+    ]
+    front = {
+        "budget": asked.varied,
+        "limits": [str(budget.limit) for budget in asked.limits],
+        "evaluations": counts,
+    }
+    job.settings["search"]["budgets"] = {
+        name: "front" if name == asked.varied else limit
+        for name, limit in job.settings["search"]["budgets"].items()
+    }
+    job.settings["search"]["front"] = front
+    compare_with_run(job, redo)
+    if "search" in stages:
+        _forget_other_fronts(jobs, front)
+    with ExitStack() as stack:
+        searches = _Searches(job, jobs, asked, later, front, stack)
+        results = []
+        for index, part in enumerate(jobs):
+            log.info("limit %d/%d: %s", index + 1, len(jobs), asked.labels[index])
+            results.append(Run(part, stages, redo, kept, searches.of(index)).run())
+    table: dict[str, Any] = {}
+    if all(result.report for result in results):
+        table = report.write(job.folder.path, front, asked.labels, [r.report for r in results])
+    return replace(
+        results[-1],
+        report=table,
+        out_dir=job.folder.path if kept else None,
+        front=tuple(results),
+    )
+
+
+class _Searches:
+    """The searches of a front, all of them run when the first of their results is needed.
+
+    After an interruption they are replayed from the evaluations that they share.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        jobs: Sequence[Job],
+        asked: BudgetSets,
+        later: float,
+        front: dict[str, Any],
+        stack: ExitStack,
+    ) -> None:
+        self._job, self._jobs, self._asked, self._later = job, jobs, asked, later
+        self._front, self._stack = front, stack
+
+    def of(self, index: int) -> Callable[[], dict[str, Any]]:
+        """The search stage of one limit."""
+
+        def run() -> dict[str, Any]:
+            point = self._points[index]
+            found = settle(self._jobs[index], point.problem, point.result)
+            return {**found, "front": self._front}
+
+        return run
+
+    @cached_property
+    def _points(self) -> tuple[FrontPoint, ...]:
+        from rlprune.search import search_front
+
+        job, name = self._job, self._asked.varied
+        assert name is not None
+        problem = open_problem(job, store=job.folder / STORE, open_limits=(name,))
+        self._stack.callback(problem.close)
+        return search_front(
+            problem,
+            {name: [budget.limit for budget in self._asked.limits]},
+            agent=starting_agent(job),
+            evaluations=job.evaluations,
+            later=self._later,
+            seed=job.seed,
+            progress=job.progress,
+            tensorboard=[fresh_events(part) for part in self._jobs],
+        )
+
+
+def _part(whole: Job, part: Job) -> Job:
+    """The job of one limit, which need not trace the network again."""
+    part.groups = whole.groups
+    return part
+
+
+def _forget_other_fronts(jobs: Sequence[Job], front: dict[str, Any]) -> None:
+    """Make searches run again that belong to another list of limits: they shared less, or more."""
+    for job in jobs:
+        record = job.folder.record("search")
+        if record is not None and record.result.get("front") != front:
+            log.info("%s was searched for another front", job.folder.path)
+            job.folder.forget("search")

@@ -1,0 +1,85 @@
+"""``load()``: the pruned network of a run, back from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rlprune.errors import CheckpointError
+from rlprune.plan import Plan
+from rlprune.run.changes import RUN
+from rlprune.run.example import load_example
+from rlprune.run.folder import require_json
+
+
+def load(
+    run_dir: str | Path, model: nn.Module | None = None, *, example_inputs: Any = None
+) -> nn.Module:
+    """Build the pruned network of a run.
+
+    The dense network is built first, by the factory that the run recorded or as ``model``, then
+    cut to ``plan.json`` and filled with ``model.safetensors``. Nothing is unpickled; a recorded
+    factory is a function that is imported and called, so without ``model=`` load only runs that
+    you trust.
+
+    Args:
+        run_dir: The run folder.
+        model: The dense network, trained or not; not changed. None takes the recorded factory.
+        example_inputs: What it is called with; None takes those of the run.
+
+    Returns:
+        The pruned network, in eval mode, on the device of ``model`` or the CPU.
+
+    Raises:
+        CheckpointError: The folder holds no finished run, or names no factory.
+        PlanError: ``model`` is another network than the run's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from rlprune.compaction import build
+    from rlprune.models import create
+    from rlprune.run.job import place
+    from rlprune.structure import discover
+
+    folder = Path(run_dir).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the folder of a finished run")
+    run = require_json(folder / RUN, "is this the folder of a run?")
+    if "front" in run.get("settings", {}).get("search", {}):
+        below = ", ".join(str(path.parent) for path in sorted(folder.glob(f"*/{RUN}")))
+        raise CheckpointError(f"{folder} holds a run for several limits; load one of {below}")
+    try:
+        plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} holds no finished run ({error}); start it again to finish it"
+        ) from error
+    if model is None:
+        factory: Mapping[str, Any] | None = run.get("factory")
+        if factory is None:
+            raise CheckpointError(
+                f"{folder} does not say how its network is built; give model=the dense network, "
+                "or name a factory= when pruning"
+            )
+        model = create(**{**factory, "weights": None})
+    inputs = load_example(folder) if example_inputs is None else example_inputs
+    dense, inputs = place(model, inputs, None)
+    groups = discover(dense, inputs, **_structure(run["structure"]))
+    small = build(groups, plan)
+    try:
+        small.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} does not fit the network of the plan: {error}"
+        ) from error
+    return small.eval()
+
+
+def _structure(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    bounds = {glob: tuple(pair) for glob, pair in recorded["bounds"].items()}
+    return {**recorded, "exclude": tuple(recorded["exclude"]), "bounds": bounds}

@@ -1,0 +1,152 @@
+"""The report stage: everything measured on the networks themselves, the test split read once."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from rlprune.budgets import count_bytes, count_macs, count_params
+from rlprune.budgets.latency import LatencyMeter, LatencySettings
+from rlprune.errors import ConfigError
+from rlprune.inputs import batch_of
+from rlprune.plan import Plan
+from rlprune.run.folder import StageRecord, plain, write_json, write_text
+from rlprune.run.job import Job
+
+log = logging.getLogger(__name__)
+
+OUTPUTS = ("report.json", "report.html")
+
+
+def run_report(
+    job: Job, plan: Plan, network: nn.Module, records: Sequence[StageRecord]
+) -> dict[str, Any]:
+    """Measure the dense and the pruned network, write ``report.json`` and ``report.html``.
+
+    Args:
+        job: The run.
+        plan: What was kept.
+        network: The pruned, fine-tuned network.
+        records: The finished stages.
+
+    Returns:
+        The content of ``report.json``.
+    """
+    from rlprune.report.html import render
+
+    by_stage = {record.stage: record for record in records}
+    search, tuned = by_stage["search"].result, by_stage["finetune"].result
+    before = job.skeleton(plan, load_file(job.folder / "compacted.safetensors"))
+    networks = {"dense": job.dense, "pruned_before_finetune": before, "pruned": network}
+    report: dict[str, Any] = {name: _quality(job, item) for name, item in networks.items()}
+    for name in ("dense", "pruned"):
+        report[name].update(_size(networks[name], job.example_inputs))
+    dense_ms, pruned_ms, settings = _latency(job, network)
+    report["dense"]["latency_ms"], report["pruned"]["latency_ms"] = dense_ms, pruned_ms
+    report["budgets"] = {
+        name: {
+            "limit": budget["limit"],
+            "value": tuned["costs"][name],
+            "dense": budget["dense"],
+            "unit": budget["unit"],
+            "spec": budget["spec"],
+        }
+        for name, budget in search["budgets"].items()
+    }
+    stages = {record.stage: record.seconds for record in records}
+    report.update(
+        {
+            "evaluations": search["evaluations"],
+            "feasible": search["feasible"],
+            "seconds": sum(stages.values()),
+            "stages": stages,
+            "quality": search["quality"],
+            "objective": _objective(report, search["quality"]),
+            "agent": job.settings["search"]["agent"],
+            "start": search.get("start"),
+            "seed": job.seed,
+            "latency": settings,
+            "exports": by_stage["export"].result if "export" in by_stage else {},
+            "groups": search["groups"],
+            "finetune": {"best_epoch": tuned["best_epoch"], "history": tuned["history"]},
+            "search": search["stats"],
+            "plan": plan.digest,
+            "environment": _environment(job),
+        }
+    )
+    report = plain(report)
+    write_json(job.folder / "report.json", report)
+    with open(job.folder / "history.csv", newline="", encoding="utf-8") as file:
+        history = list(csv.DictReader(file))
+    write_text(job.folder / "report.html", render(report, history, job.folder.path))
+    return report
+
+
+def _quality(job: Job, network: nn.Module) -> dict[str, float | None]:
+    """Test and held-out accuracy where there is data, the user's score where there is one."""
+    from rlprune.training import evaluate
+
+    found: dict[str, float | None] = {"accuracy": None}
+    if job.data is not None:
+        device = job.device
+        if job.data.has_test:
+            batches = job.data.test_batches(device=device)
+            found["accuracy"] = evaluate(network, batches, device=device).accuracy
+        batches = job.data.holdout_batches(device=device)
+        found["holdout_accuracy"] = evaluate(network, batches, device=device).accuracy
+    if job.score is not None:
+        with torch.no_grad():
+            found["score"] = float(job.score(network))
+    return found
+
+
+def _size(network: nn.Module, example_inputs: Any) -> dict[str, float]:
+    return {
+        "params": int(count_params(network, example_inputs)),
+        "macs": int(count_macs(network, example_inputs)),
+        "bytes": int(count_bytes(network, example_inputs)),
+    }
+
+
+def _latency(job: Job, network: nn.Module) -> tuple[float, float, dict[str, Any]]:
+    """Milliseconds of the dense and the pruned network, timed interleaved."""
+    try:
+        settings = LatencySettings(**{"device": str(job.device), "repeats": 30, **job.latency})
+    except TypeError as error:
+        known = ", ".join(LatencySettings.__dataclass_fields__)
+        raise ConfigError(f"latency: {error}; its options are {known}") from error
+    inputs = batch_of(job.example_inputs, settings.batch_size)
+    meter = LatencyMeter(job.dense, inputs, settings)
+    pruned = meter(network, inputs)
+    return meter.reference_ms, pruned, {**vars(settings), "threads": torch.get_num_threads()}
+
+
+def _objective(report: dict[str, Any], quality: float) -> float:
+    """What a sweep maximises; never the test split."""
+    pruned = report["pruned"]
+    for key in ("score", "holdout_accuracy"):
+        if pruned.get(key) is not None:
+            return float(pruned[key])
+    return quality
+
+
+def _environment(job: Job) -> dict[str, Any]:
+    import rlprune
+
+    device = job.device
+    return {
+        "rlprune": rlprune.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }

@@ -1,0 +1,244 @@
+"""The search stage: from the dense network to a plan that meets every budget."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from rlprune.errors import BudgetError, StructureError
+from rlprune.plan import Plan, nearest_legal
+from rlprune.run.folder import read_json, write_json, write_tensors, write_text
+from rlprune.run.job import Job
+from rlprune.run.verify import MARGIN, broken, measure, require_met
+
+if TYPE_CHECKING:
+    from rlprune.problem import Problem
+    from rlprune.search import Agent, SearchResult
+
+log = logging.getLogger(__name__)
+
+STORE = "evaluations.jsonl"
+START = "start"
+"""Folder with a copy of the policy that the search started from."""
+
+_OUTPUTS = ("plan.json", "masks.safetensors", "compacted.safetensors", "history.csv")
+_ORIGIN = "origin.json"
+_SHRINK = (0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6)
+
+
+def run_search(job: Job) -> dict[str, Any]:
+    """Search, choose a plan, build its network and write both.
+
+    Evaluations are stored as they finish: after an interruption the search is replayed and those
+    on disk are not computed again.
+
+    Args:
+        job: The run.
+
+    Returns:
+        What later stages and the report need, JSON-serialisable.
+
+    Raises:
+        InfeasibleBudgetError: No plan can meet the budgets.
+        StructureError: Nothing can be pruned, or a smaller network would not compute what it must;
+            names the module and the op.
+    """
+    from rlprune.search import search
+
+    with contextlib.closing(open_problem(job, store=job.folder / STORE)) as evaluator:
+        result = search(
+            evaluator,
+            agent=starting_agent(job),
+            evaluations=job.evaluations,
+            seed=job.seed,
+            progress=job.progress,
+            tensorboard=fresh_events(job),
+        )
+        return settle(job, evaluator, result)
+
+
+def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> Problem:
+    """What a job searches, with its results in a store.
+
+    Args:
+        job: The run.
+        store: The file.
+        open_limits: Budgets whose limits the store is not bound to.
+
+    Raises:
+        InfeasibleBudgetError: No plan can meet the budgets.
+        StructureError: Nothing can be pruned, or a smaller network would not compute what it must;
+            names the module and the op.
+    """
+    from rlprune.compaction import probe
+    from rlprune.problem import create
+
+    if not job.groups.prunable:
+        reasons = "; ".join(f"{group.name}: {group.reason}" for group in job.groups)
+        raise StructureError(f"nothing of this network can be pruned. {reasons}")
+    probe(job.groups)
+    return create(
+        job.groups,
+        job.budgets,
+        data=job.data,
+        score=job.score,
+        importance=job.importance,
+        config=job.evaluator,
+        store=store,
+        open_limits=open_limits,
+        seed=job.seed,
+        foresight=store.parent,
+    )
+
+
+def outputs(job: Job) -> list[str]:
+    """The files of the search stage."""
+    from rlprune.search.agent import RUN_SUBFOLDER
+
+    agent = sorted((job.folder / RUN_SUBFOLDER).iterdir())
+    return [*_OUTPUTS, *(f"{RUN_SUBFOLDER}/{path.name}" for path in agent)]
+
+
+def fresh_events(job: Job) -> Path:
+    """The folder for TensorBoard events of the search, emptied."""
+    events = job.folder / "tensorboard"
+    shutil.rmtree(events, ignore_errors=True)
+    return events
+
+
+def starting_agent(job: Job) -> Agent:
+    """The job's agent, having loaded the policy it is told to start from.
+
+    The policy is copied into the run folder first, so that an interrupted search goes on with the
+    one it began with.
+
+    Raises:
+        CheckpointError: There is none, or it belongs to another kind of agent.
+    """
+    from rlprune.search.agent import copy_saved
+    from rlprune.search.runner import resolve_agent
+
+    agent = resolve_agent(job.agent)
+    kept = job.folder / START
+    start = getattr(agent.config, "start", None)
+    if start is None:
+        shutil.rmtree(kept, ignore_errors=True)
+        return agent
+    if (read_json(kept / _ORIGIN) or {}).get("folder") != str(start):
+        shutil.rmtree(kept, ignore_errors=True)
+        copy_saved(start, kept)
+        write_json(kept / _ORIGIN, {"folder": str(start)})
+    agent.load(kept)
+    agent.origin = str(start)
+    return agent
+
+
+def settle(job: Job, evaluator: Problem, result: SearchResult) -> dict[str, Any]:
+    """Choose a plan among a search's finalists, build its network and write what was found.
+
+    Args:
+        job: The run.
+        evaluator: The problem that was searched.
+        result: What the search found.
+
+    Returns:
+        What later stages and the report need.
+
+    Raises:
+        BudgetError: No plan meets the budgets when measured anew.
+    """
+    from rlprune.search.agent import RUN_SUBFOLDER
+
+    finalists = [tuple(f.evaluation.widths) for f in result.finalists]
+    widths, network, costs = _choose(job, evaluator, finalists)
+    plan = evaluator.plan(widths)
+    _write(job, plan, network, list(result.history))
+    shutil.rmtree(job.folder / RUN_SUBFOLDER, ignore_errors=True)
+    result.agent.save(job.folder / RUN_SUBFOLDER)
+    return {
+        "quality": evaluator.rescore(widths),
+        "costs": costs,
+        "widths": list(widths),
+        "evaluations": len(result.ledger),
+        "feasible": sum(evaluation.feasible for evaluation in result.ledger),
+        "seconds": result.seconds,
+        "stats": dict(evaluator.stats),
+        "start": result.agent.origin,
+        "budgets": {
+            budget.name: {
+                "limit": budget.limit,
+                "dense": budget.dense,
+                "unit": budget.unit,
+                "spec": budget.spec,
+                "measured": budget.measured,
+            }
+            for budget in evaluator.budgets
+        },
+        "groups": [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "dense": group.width,
+                "kept": plan.widths.get(group.name, group.width),
+                "prunable": group.prunable,
+                "reason": group.reason,
+            }
+            for group in job.groups
+        ],
+    }
+
+
+def _choose(
+    job: Job, evaluator: Problem, finalists: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...], nn.Module, dict[str, float]]:
+    """The best finalist whose network meets every budget when measured anew.
+
+    Clocks differ from one moment to the next, so the best finalist under a measured budget may be
+    over its limit now, or later; those nearer to it than a margin give way to the next one, and at
+    last to slightly smaller networks.
+    """
+    budgets = evaluator.budgets
+    for widths in _candidates(job, finalists):
+        network = job.compacted(evaluator.plan(widths))
+        costs = measure(budgets, network, job.example_inputs)
+        over = broken(budgets, costs, MARGIN)
+        if not over:
+            return widths, network, costs
+        if not any(budget.measured for budget in over):
+            require_met(budgets, network, job.example_inputs, "the network of the chosen plan")
+        log.info("widths %s are too near a measured limit; trying the next plan", list(widths))
+    raise BudgetError(
+        "no plan of the search meets the measured budgets when measured anew: "
+        + ", ".join(f"{b.name} (limit {b.limit:.6g} {b.unit})" for b in budgets if b.measured)
+        + "; the machine may be busier than it was: set threads=, raise repeats, and run again"
+    )
+
+
+def _candidates(job: Job, finalists: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    yield from finalists
+    for factor in _SHRINK:
+        yield tuple(
+            nearest_legal(group, factor * width)
+            for group, width in zip(job.groups.prunable, finalists[0], strict=True)
+        )
+
+
+def _write(job: Job, plan: Plan, network: nn.Module, history: list[dict[str, float]]) -> None:
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(job.folder / "history.csv", table.getvalue())
+    masks = plan.masks()
+    write_tensors(job.folder / "masks.safetensors", masks)
+    write_tensors(job.folder / "compacted.safetensors", network.state_dict())
+    write_text(job.folder / "plan.json", plan.to_json() + "\n")

@@ -1,0 +1,147 @@
+"""What `auto` stands for, from Python and from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import rlprune
+from rlprune.cli.commands import compose
+from rlprune.cli.job import criterion
+from rlprune.compensation import LeastSquares
+from rlprune.problem import EvaluatorConfig
+from rlprune.run import pruning
+from rlprune.run.job import default_compensation, default_importance
+from rlprune.training import FineTune
+
+
+class StopError(Exception):
+    """Ends a run where its job would begin."""
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of the jobs that runs would begin."""
+    seen: list[dict[str, Any]] = []
+
+    def job(*args: Any, **arguments: Any) -> None:
+        seen.append(arguments)
+        raise StopError
+
+    monkeypatch.setattr(pruning, "Job", job)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("compensation", "expected"),
+    [
+        (["least_squares", "bn"], "obs"),
+        ([LeastSquares(ridge=0.1)], "obs"),
+        (["sequential", "bn"], "obs"),
+        (["merge", "bn"], "l1"),
+        ([lambda context: None], "l1"),
+        (None, "l1"),
+    ],
+)
+def test_auto_is_obs_where_least_squares_makes_up_for_what_goes(
+    compensation: Any, expected: str
+) -> None:
+    assert default_importance("auto", compensation) == expected
+    assert default_importance("taylor", compensation) == "taylor"
+    assert default_importance(len, compensation) is len
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "obs"),
+        ({"compensation": "auto"}, "obs"),
+        ({"compensation": "least_squares"}, "obs"),
+        ({"compensation": "bn"}, "l1"),
+        ({"compensation": None}, "l1"),
+        ({"importance": "fpgm"}, "fpgm"),
+        ({"data": None, "score": lambda model: 1.0, "finetune": None}, "l1"),
+    ],
+)
+def test_prune_fills_it_in(
+    options: dict[str, Any],
+    expected: str,
+    dense: nn.Module,
+    settings: dict[str, Any],
+    jobs: list[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    x = settings["data"].example_inputs
+    with pytest.raises(StopError):
+        rlprune.prune(dense, x, out_dir=tmp_path / "run", **{**settings, **options})
+    assert [job["importance"] for job in jobs] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "obs"),
+        (["compensation=null"], "l1"),
+        (["importance=l2"], "l2"),
+        (["importance=obs"], "obs"),
+    ],
+)
+def test_the_command_line_means_the_same(
+    overrides: list[str], expected: str, settings: dict[str, Any]
+) -> None:
+    config = compose(overrides)
+    chosen, _ = default_compensation(
+        config["compensation"], settings["data"], EvaluatorConfig(), FineTune()
+    )
+    assert default_importance(criterion(config["importance"]), chosen) == expected
+
+
+def test_a_run_with_the_defaults_compensates_and_prunes_in_that_order(
+    dense: nn.Module, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings |= {"evaluations": 2, "finetune": None}
+    x = settings["data"].example_inputs
+    rlprune.prune(dense, x, out_dir=tmp_path / "a", **settings)
+    rlprune.prune(dense, x, out_dir=tmp_path / "b", importance="obs", **settings)
+    rlprune.prune(dense, x, out_dir=tmp_path / "c", importance="l1", **settings)
+    plans = [(tmp_path / run / "plan.json").read_text() for run in "abc"]
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2]
+
+
+@pytest.mark.parametrize(
+    ("compensation", "finetune", "result", "candidates"),
+    [
+        ("auto", FineTune(), ["least_squares", "bn"], ("least_squares",)),
+        ("auto", None, ["least_squares", "sequential", "bn"], ("least_squares",)),
+        ("auto", FineTune(epochs=0), ["least_squares", "sequential", "bn"], ("least_squares",)),
+        ("sequential", FineTune(), ["sequential"], ("least_squares",)),
+        (["merge", "bn"], None, ["merge", "bn"], ("merge",)),
+        (None, None, None, ()),
+    ],
+)
+def test_layers_are_refitted_one_by_one_where_no_fine_tuning_follows(
+    compensation: Any,
+    finetune: FineTune | None,
+    result: Any,
+    candidates: tuple[str, ...],
+    settings: dict[str, Any],
+) -> None:
+    found = default_compensation(compensation, settings["data"], EvaluatorConfig(), finetune)
+    assert found[0] == result
+    assert found[1].compensation == candidates
+
+
+def test_a_run_without_fine_tuning_can_be_fine_tuned_later(
+    dense: nn.Module, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings |= {"evaluations": 2, "out_dir": tmp_path / "run"}
+    x = settings["data"].example_inputs
+    before = rlprune.prune(dense, x, **settings | {"finetune": None})
+    after = rlprune.prune(
+        dense, x, **settings | {"finetune": FineTune(epochs=1)}, redo=True, stages=("finetune",)
+    )
+    assert after.plan == before.plan
