@@ -8,10 +8,11 @@ MACs, parameters, bytes, peak activation memory and measured latency; any functi
 from __future__ import annotations
 
 from rlprune.budgets.base import Budget, Estimate, ResolvedBudget
-from rlprune.budgets.config import METRICS, from_config, parse, resolve
+from rlprune.budgets.config import from_config, parse, resolve
 from rlprune.budgets.front import BudgetSets, sets
 from rlprune.budgets.latency import Latency
 from rlprune.budgets.limits import Limit
+from rlprune.budgets.metric import METRICS, Metric, reported
 from rlprune.budgets.metrics import (
     Bytes,
     Macs,
@@ -32,6 +33,7 @@ __all__ = [
     "Latency",
     "Limit",
     "Macs",
+    "Metric",
     "Params",
     "PeakMemory",
     "ResolvedBudget",
@@ -41,6 +43,7 @@ __all__ = [
     "from_config",
     "parse",
     "peak_memory",
+    "reported",
     "resolve",
     "sets",
 ]

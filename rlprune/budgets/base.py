@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlprune.budgets.holders import BY_PARAMETERS, Holders
 from rlprune.budgets.limits import Limit, parse_limit
 from rlprune.errors import BudgetError
 from rlprune.inputs import ExampleInputs
@@ -61,6 +62,7 @@ class ResolvedBudget:
         guarded: Whether ``fn`` works on its own copy of the candidate, so that a function that
             converts, exports or quantises its argument in place cannot spoil what is scored.
         fractions: Whether a plain number in (0, 1] is a share of the dense value.
+        holders: Which layers hold the cost, to explain a limit that cannot be met.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ResolvedBudget:
     measured: bool = False
     guarded: bool = True
     fractions: bool = False
+    holders: Holders = BY_PARAMETERS
 
     def value(
         self,
@@ -141,6 +144,7 @@ class Budget:
     fractions: ClassVar[bool] = False
     measured: ClassVar[bool] = False
     guarded: ClassVar[bool] = True
+    holders: ClassVar[Holders] = BY_PARAMETERS
 
     def __init__(self, fn: CostFunction, limit: float | str, name: str | None = None) -> None:
         if not callable(fn):
@@ -199,6 +203,7 @@ class Budget:
             measured=self.measured,
             guarded=self.guarded,
             fractions=self.fractions,
+            holders=self.holders,
         )
 
     def _bind(self, model: nn.Module, example_inputs: ExampleInputs) -> CostFunction:

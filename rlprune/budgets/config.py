@@ -8,19 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlprune.budgets.base import Budget, ResolvedBudget
-from rlprune.budgets.latency import Latency
-from rlprune.budgets.metrics import Bytes, Macs, Params, PeakMemory
+from rlprune.budgets.metric import METRICS
 from rlprune.errors import BudgetError, ConfigError
 from rlprune.locate import locate
-
-METRICS: dict[str, type[Budget]] = {
-    "macs": Macs,
-    "params": Params,
-    "bytes": Bytes,
-    "peak_memory": PeakMemory,
-    "latency": Latency,
-}
-"""Names that stand for a built-in metric when only a limit is given."""
 
 
 def parse(budgets: Mapping[str, Any] | Sequence[Budget]) -> tuple[Budget, ...]:
@@ -105,25 +95,25 @@ def _parse_one(name: str, value: Any) -> Budget:
             f"budget {name!r}: a function needs a limit; "
             f"write Budget(fn={_shown(value)}, limit=...)"
         )
-    if name not in METRICS:
+    if name not in METRICS.names():
         raise BudgetError(
-            f"budget {name!r}: not a built-in metric ({', '.join(METRICS)}); "
+            f"budget {name!r}: not a built-in metric ({', '.join(METRICS.names())}); "
             "for a function of your own write Budget(fn=..., limit=...)"
         )
-    return METRICS[name](limit=value, name=name)  # type: ignore[call-arg]
+    return METRICS.find(name)(limit=value, name=name)  # type: ignore[call-arg]
 
 
 def _from_node(name: str, node: Mapping[str, Any]) -> Budget:
     arguments = {str(key): value for key, value in node.items()}
     target = arguments.pop("_target_", None)
     if target is None:
-        if name not in METRICS:
+        if name not in METRICS.names():
             raise BudgetError(
                 f"budget {name!r}: the node needs _target_, the dotted path of a function "
                 f"(model, example_inputs) -> float; without it the name must be one of "
-                f"{', '.join(METRICS)}"
+                f"{', '.join(METRICS.names())}"
             )
-        found: Any = METRICS[name]
+        found: Any = METRICS.find(name)
     else:
         found = _located(name, str(target))
     if inspect.isclass(found) and issubclass(found, Budget) and found is not Budget:

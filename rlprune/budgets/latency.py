@@ -13,7 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rlprune.budgets.base import Budget, CostFunction
+from rlprune.budgets.base import CostFunction
+from rlprune.budgets.holders import BY_MACS, Holders
+from rlprune.budgets.metric import METRICS, Metric
+from rlprune.budgets.units import MILLISECONDS
 from rlprune.errors import BudgetError
 from rlprune.inputs import ExampleInputs, batch_of, call, to_device
 from rlprune.modes import evaluating
@@ -150,7 +153,17 @@ class LatencyMeter:
             torch.set_num_threads(before)
 
 
-class Latency(Budget):
+def measure_latency(
+    model: nn.Module, example_inputs: Any, settings: LatencySettings | None = None
+) -> float:
+    """Latency in milliseconds of a network on its own, without a dense network beside it."""
+    settings = settings or LatencySettings()
+    inputs = batch_of(example_inputs, settings.batch_size)
+    return LatencyMeter(model, inputs, settings).reference_ms
+
+
+@METRICS.register("latency")
+class Latency(Metric):
     """Measured time of one forward pass, in milliseconds.
 
     Timed interleaved with the dense network (see :class:`LatencyMeter`). Measured values differ
@@ -171,10 +184,13 @@ class Latency(Budget):
         BudgetError: A setting is outside its range, or the device is not there.
     """
 
-    unit: ClassVar[str] = "ms"
-    fractions: ClassVar[bool] = True
+    key: ClassVar[str] = "latency"
+    title: ClassVar[str] = "latency"
+    field: ClassVar[str] = "latency_ms"
+    unit: ClassVar[str] = MILLISECONDS.name
     measured: ClassVar[bool] = True
-    guarded: ClassVar[bool] = False
+    holders: ClassVar[Holders] = BY_MACS
+    function = staticmethod(measure_latency)
 
     def __init__(
         self,
@@ -187,7 +203,8 @@ class Latency(Budget):
         repeats: int = 20,
         name: str | None = None,
     ) -> None:
-        super().__init__(self._unbound, limit, name or "latency")
+        super().__init__(limit, name)
+        self.fn = self._unbound
         self.settings = LatencySettings(batch_size, device, dtype, threads, warmup, repeats)
         self._check(self.settings)
 
@@ -221,6 +238,4 @@ class Latency(Budget):
         return LatencyMeter(model, inputs, self.settings)
 
     def _unbound(self, model: nn.Module, example_inputs: Any) -> float:
-        """Latency of a network on its own, without a dense network beside it."""
-        inputs = batch_of(example_inputs, self.settings.batch_size)
-        return LatencyMeter(model, inputs, self.settings).reference_ms
+        return measure_latency(model, example_inputs, self.settings)

@@ -8,28 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from rlprune.budgets.units import unit_of
 from rlprune.errors import BudgetError
 
 _TEXT = re.compile(
     r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\s*(.*?)\s*$", re.I
 )
-
-_COUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_SUFFIXES: dict[str, dict[str, float]] = {
-    "MACs": _COUNT,
-    "parameters": _COUNT,
-    "bytes": {
-        "": 1.0,
-        "b": 1.0,
-        "kb": 1e3,
-        "mb": 1e6,
-        "gb": 1e9,
-        "kib": 2.0**10,
-        "mib": 2.0**20,
-        "gib": 2.0**30,
-    },
-    "ms": {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3},
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ def _parse_text(text: str, budget: str, unit: str, fractions: bool) -> Limit:
         return Limit(number / 100, relative=True)
     if not suffix:
         return Limit(number, relative=fractions and number <= 1)
-    scale = _SUFFIXES.get(unit, {}).get(suffix.lower())
+    scale = unit_of(unit).suffixes.get(suffix.lower())
     if scale is None:
         raise BudgetError(
             f"budget {budget!r}: unknown unit {suffix!r} in the limit {text!r}; {_examples(unit)}"
@@ -114,7 +98,8 @@ def _require_positive(number: float, shown: object, budget: str) -> None:
 
 
 def _examples(unit: str) -> str:
-    if unit not in _SUFFIXES:
+    suffixes = unit_of(unit).suffixes
+    if not suffixes:
         return "write a number such as 3.2, or a share of the dense value such as '50%'"
-    known = ", ".join(suffix for suffix in _SUFFIXES[unit] if suffix)
+    known = ", ".join(suffixes)
     return f"write 0.5 or '50%' of the dense value, or a number of {unit} (suffixes: {known})"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from rlprune.budgets.base import Budget, CostFunction, Estimate
+from rlprune.budgets.base import CostFunction, Estimate
+from rlprune.budgets.holders import BY_MACS, Holders
+from rlprune.budgets.metric import METRICS, Metric
 from rlprune.budgets.tracing import LifetimeRun, ShapeRun, run_shapes
+from rlprune.budgets.units import BYTES, MACS, PARAMETERS
 from rlprune.errors import BudgetError
 from rlprune.inputs import ExampleInputs, batch_of, batch_size, map_tensors
 
@@ -112,18 +115,7 @@ def byte_estimate(groups: Groups) -> Estimate:
     )
 
 
-class Metric(Budget):
-    """Base of the built-in budgets: a fixed function, limits relative by default."""
-
-    fractions: ClassVar[bool] = True
-    guarded: ClassVar[bool] = False
-    function: ClassVar[Callable[..., float]]
-    key: ClassVar[str] = ""
-
-    def __init__(self, limit: float | str = 0.5, name: str | None = None) -> None:
-        super().__init__(type(self).function, limit, name or self.key)
-
-
+@METRICS.register("macs")
 class Macs(Metric):
     """Multiply-accumulates per sample.
 
@@ -133,14 +125,18 @@ class Macs(Metric):
         name: Shown in reports.
     """
 
-    unit: ClassVar[str] = "MACs"
+    unit: ClassVar[str] = MACS.name
     key: ClassVar[str] = "macs"
+    title: ClassVar[str] = "MACs"
+    field: ClassVar[str] = "macs"
+    holders: ClassVar[Holders] = BY_MACS
     function = staticmethod(count_macs)
 
     def _estimate(self, groups: Groups) -> Estimate | None:
         return Estimate(groups.macs, groups.formulas["macs"].many)
 
 
+@METRICS.register("params")
 class Params(Metric):
     """Number of parameters.
 
@@ -150,14 +146,17 @@ class Params(Metric):
         name: Shown in reports.
     """
 
-    unit: ClassVar[str] = "parameters"
+    unit: ClassVar[str] = PARAMETERS.name
     key: ClassVar[str] = "params"
+    title: ClassVar[str] = "parameters"
+    field: ClassVar[str] = "params"
     function = staticmethod(count_params)
 
     def _estimate(self, groups: Groups) -> Estimate | None:
         return Estimate(groups.params, groups.formulas["params"].many)
 
 
+@METRICS.register("bytes")
 class Bytes(Metric):
     """Bytes of parameters and buffers.
 
@@ -167,14 +166,17 @@ class Bytes(Metric):
         name: Shown in reports.
     """
 
-    unit: ClassVar[str] = "bytes"
+    unit: ClassVar[str] = BYTES.name
     key: ClassVar[str] = "bytes"
+    title: ClassVar[str] = "size"
+    field: ClassVar[str] = "bytes"
     function = staticmethod(count_bytes)
 
     def _estimate(self, groups: Groups) -> Estimate | None:
         return byte_estimate(groups)
 
 
+@METRICS.register("peak_memory")
 class PeakMemory(Metric):
     """Peak activation memory of one forward pass.
 
@@ -185,8 +187,9 @@ class PeakMemory(Metric):
         name: Shown in reports.
     """
 
-    unit: ClassVar[str] = "bytes"
+    unit: ClassVar[str] = BYTES.name
     key: ClassVar[str] = "peak_memory"
+    title: ClassVar[str] = "peak activation memory"
     function = staticmethod(peak_memory)
 
     def __init__(

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from rlprune.budgets.tracing import ShapeRun
 from rlprune.errors import InfeasibleBudgetError
-from rlprune.inputs import call
-from rlprune.modes import attention_spelled_out, evaluating
 
 if TYPE_CHECKING:
     from rlprune.budgets import ResolvedBudget
@@ -51,10 +44,8 @@ def _explain(problem: Problem, budget: ResolvedBudget, value: float) -> str:
 
 def _holders(problem: Problem, budget: ResolvedBudget) -> str:
     small = problem.candidate(problem.min_widths)
-    if budget.unit == "MACs":
-        parts, what = _macs_by_layer(problem, small), "MACs"
-    else:
-        parts, what = _params_by_layer(small), "parameters"
+    parts = budget.holders.by_layer(small, problem.groups.example_inputs)
+    what = budget.holders.unit.name
     total = sum(parts.values())
     if not total:
         return ""
@@ -76,42 +67,3 @@ def _why(problem: Problem, layer: str) -> str:
         if layer in group.modules and group.prunable:
             return f"group {group.name} already {group.legal_widths()[0]} of {group.width}"
     return "not in any prunable group"
-
-
-def _params_by_layer(network: nn.Module) -> dict[str, float]:
-    return {
-        name or "the network itself": float(
-            sum(item.numel() for item in module.parameters(recurse=False))
-        )
-        for name, module in network.named_modules()
-    }
-
-
-def _macs_by_layer(problem: Problem, network: nn.Module) -> dict[str, float]:
-    """MACs of every module's own forward, those of its children taken out."""
-    run = ShapeRun()
-    starts: list[float] = []
-    inside: list[float] = []
-    own: dict[str, float] = {}
-    names = {module: name or "the network itself" for name, module in network.named_modules()}
-
-    def enter(module: nn.Module, args: object) -> None:
-        starts.append(run.macs)
-        inside.append(0.0)
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        spent = run.macs - starts.pop()
-        children = inside.pop()
-        own[names[module]] = own.get(names[module], 0.0) + spent - children
-        if inside:
-            inside[-1] += spent
-
-    handles = [module.register_forward_pre_hook(enter) for module in names]
-    handles += [module.register_forward_hook(leave) for module in names]
-    try:
-        with evaluating(network), attention_spelled_out(), torch.no_grad(), run:
-            call(network, problem.groups.example_inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: value for name, value in own.items() if math.isfinite(value)}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlprune.budgets import reported
 from rlprune.report import figures, rows
 from rlprune.report.units import duration, percent, ratio
 
@@ -124,13 +125,9 @@ def _tiles(report: Mapping[str, Any]) -> str:
         tiles.append(
             (percent(pruned["accuracy"]), f"test accuracy, dense {percent(dense['accuracy'])}")
         )
-    for key, label in (
-        ("macs", "of the MACs"),
-        ("params", "of the parameters"),
-        ("latency_ms", "of the latency"),
-        ("bytes", "of the bytes"),
-    ):
-        tiles.append((ratio(pruned[key], dense[key]), label))
+    for metric in reported():
+        share = ratio(pruned[metric.field], dense[metric.field])
+        tiles.append((share, f"of the {metric.title}"))
     cells = "".join(
         f'<div class="tile"><b>{html.escape(big)}</b><span>{html.escape(small)}</span></div>'
         for big, small in tiles

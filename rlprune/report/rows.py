@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rlprune.budgets import reported
 from rlprune.report.units import number, percent, ratio
 
 Row = tuple[str, ...]
@@ -29,14 +30,10 @@ def comparison(report: Mapping[str, Any]) -> list[Row]:
             ("score", number(dense["score"]), number(before["score"]), number(pruned["score"]),
              f"{pruned['score'] - dense['score']:+.4g}")
         )  # fmt: skip
-    for key, label, unit in (
-        ("params", "parameters", ""),
-        ("macs", "MACs", ""),
-        ("latency_ms", "latency", "ms"),
-        ("bytes", "size", "B"),
-    ):
-        small = number(pruned[key], unit)
-        rows.append((label, number(dense[key], unit), small, small, ratio(pruned[key], dense[key])))
+    for metric in reported():
+        large, small = dense[metric.field], pruned[metric.field]
+        shown = number(small, metric.unit)
+        rows.append((metric.title, number(large, metric.unit), shown, shown, ratio(small, large)))
     return rows
 
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_SYMBOLS = {"MACs": "", "parameters": "", "bytes": "B"}
-_UNPREFIXED = ("ms", "s")
+from rlprune.budgets.units import unit_of
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """A number with four significant digits, a metric prefix and the unit's symbol.
-
-    MACs and parameters are counts and carry no symbol.
-    """
-    if value is None:
-        return "-"
-    symbol = _SYMBOLS.get(unit, unit)
-    if symbol not in _UNPREFIXED:
-        for factor, prefix in _PREFIXES:
-            if abs(value) >= factor:
-                return f"{value / factor:.4g} {prefix}{symbol}".rstrip()
-    return f"{value:.4g} {symbol}".rstrip()
+    """A number as its unit writes it: four significant digits, a metric prefix, the symbol."""
+    return "-" if value is None else unit_of(unit).text(value)
 
 
 def percent(value: float | None) -> str:
