@@ -68,7 +68,7 @@ class Registry(Mapping[str, T], Generic[T]):
                         f"failed: {type(error).__name__}: {error}"
                     ) from error
                 return found
-        if "." in name:
+        if "." in name or ":" in name:
             located: T = locate(name.replace(":", "."))
             return located
         known = self.names()

@@ -36,5 +36,6 @@ class Metric(Budget):
 
 
 def reported() -> list[type[Metric]]:
-    """The metrics that every report shows."""
-    return [m for m in METRICS.values() if issubclass(m, Metric) and m.field]
+    """The metrics that every report shows, those that are measured last."""
+    shown = [m for m in METRICS.values() if issubclass(m, Metric) and m.field]
+    return sorted(shown, key=lambda metric: metric.measured)
