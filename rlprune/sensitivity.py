@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rlprune.batches import Batch
-from rlprune.compensation.least_squares import Fit, prepare, refit
 from rlprune.errors import DataError
 from rlprune.importance.base import owner
 from rlprune.inputs import batch_of, call
+from rlprune.linear.fits import Fit, prepare, refit
 from rlprune.modes import attention_spelled_out, evaluating
-from rlprune.probes import Call, first, probe
+from rlprune.observe.probes import Call, first, probe
 from rlprune.progress import track
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def sensitivity(
     .. math:: D_g(k) = \tfrac12\, E_x\, \Big(v \cdot \sum_l J_l\, d_l(x)\Big)^2,
               \quad v \sim N(0, I)
 
-    (see :func:`rlprune.probes.probe`), so that it costs about ``points`` forward passes of the
-    reading layers and one backward pass for all groups together (for as many at a time as half a
-    gigabyte of trial weights holds). The sum over groups predicts a plan's damage as far as groups
-    do not interact (Hessian-based allocation: Dong et al., HAWQ,
-    ICCV 2019; Nagel et al., AdaRound, ICML 2020, section 3 for the layer-wise form).
+    (see :func:`rlprune.observe.probes.probe`), so that it costs about ``points`` forward passes of
+    the reading layers and one backward pass for all groups together (for as many at a time as half
+    a gigabyte of trial weights holds). The sum over groups predicts a plan's damage as far as
+    groups do not interact (Hessian-based allocation: Dong et al., HAWQ, ICCV 2019; Nagel et al.,
+    AdaRound, ICML 2020, section 3 for the layer-wise form).
 
     Args:
         groups: The dense network's groups.

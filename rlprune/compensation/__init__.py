@@ -1,58 +1,28 @@
 """Compensation: changing surviving weights so that the loss of the removed ones hurts less.
 
-A method is any object with ``apply(context)``; :data:`METHODS` holds the built-in ones by name.
+A method is any object with ``apply(context)``, found by its name in :data:`METHODS`, by the name of
+an entry point ``rlprune.compensation``, or by its dotted path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from rlprune.batches import as_batches
-from rlprune.compensation.bn import batch_statistics, recalibrate
-from rlprune.compensation.context import Context
+from rlprune.compensation.base import METHODS, Context, Method
+from rlprune.compensation.bn import BatchNormRecalibration, recalibrate
 from rlprune.compensation.least_squares import LeastSquares
 from rlprune.compensation.merge import Merge
 from rlprune.compensation.sequential import SequentialLeastSquares
-from rlprune.errors import ConfigError, DataError
-from rlprune.locate import locate
+from rlprune.compensation.statistics import batch_statistics
+from rlprune.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlprune.plan import Plan
     from rlprune.structure import Groups
-
-
-@runtime_checkable
-class Method(Protocol):
-    """One way to compensate."""
-
-    def apply(self, context: Context) -> None:
-        """Change ``context.module`` in place."""
-
-
-class BatchNormRecalibration:
-    """Recompute running statistics on the calibration batches."""
-
-    def apply(self, context: Context) -> None:
-        """Recalibrate the compacted network.
-
-        Raises:
-            DataError: There is no calibration data.
-        """
-        if not context.batches:
-            raise DataError("compensation 'bn' needs calibration data; pass calibration=...")
-        recalibrate(context.module, context.batches)
-
-
-METHODS: dict[str, Callable[[], Method]] = {
-    "merge": Merge,
-    "bn": BatchNormRecalibration,
-    "least_squares": LeastSquares,
-    "sequential": SequentialLeastSquares,
-}
-"""Built-in methods by name."""
 
 
 def methods(compensation: Any) -> tuple[Method, ...]:
@@ -91,14 +61,7 @@ def is_sequential(item: Any) -> bool:
 
 def _method(item: Any) -> Method:
     if isinstance(item, str):
-        if item in METHODS:
-            return METHODS[item]()
-        if "." not in item:
-            raise ConfigError(
-                f"compensation {item!r} is unknown; choose one of {', '.join(METHODS)}, or give "
-                "the dotted path of a class with apply(context)"
-            )
-        item = locate(item)
+        item = METHODS.find(item)
     if isinstance(item, type):
         item = item()
     if not isinstance(item, Method):

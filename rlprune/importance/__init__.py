@@ -18,7 +18,7 @@ from rlprune.importance.base import Loss, ScoringData, combine, unit_rows, weigh
 from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
 from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
-from rlprune.locate import locate
+from rlprune.plugins import Registry
 from rlprune.progress import track
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 Criterion = Callable[["Groups", "Group", ScoringData], Tensor]
 """``(groups, group, data) -> [width]``."""
 
-CRITERIA: dict[str, Criterion] = {
+CRITERIA: Registry[Criterion] = Registry("importance", "rlprune.criteria")
+"""Criteria by name: those of rlprune, and those that installed packages declare as entry points."""
+
+for _name, _criterion in {
     "l1": l1,
     "l2": l2,
     "bn_scale": bn_scale,
@@ -36,26 +39,17 @@ CRITERIA: dict[str, Criterion] = {
     "fpgm": fpgm,
     "obs": obs,
     "random": random,
-}
-"""Built-in criteria by name; add to it, or pass a function or its dotted path instead."""
+}.items():
+    CRITERIA.register(_name)(_criterion)
 
 
 def find(criterion: str | Criterion) -> Criterion:
-    """The criterion that a name, a dotted path or a function stands for.
+    """The criterion that a name, an entry point, a dotted path or a function stands for.
 
     Raises:
         ConfigError: The name is unknown or the path cannot be imported.
     """
-    if callable(criterion):
-        return criterion
-    if criterion in CRITERIA:
-        return CRITERIA[criterion]
-    if "." not in criterion:
-        raise ConfigError(
-            f"importance {criterion!r} is unknown; choose one of {', '.join(CRITERIA)}, or give "
-            "a function (groups, group, data) -> scores, by itself or by its dotted path"
-        )
-    found = locate(criterion)
+    found = CRITERIA.find(criterion) if isinstance(criterion, str) else criterion
     if not callable(found):
         raise ConfigError(f"importance {criterion!r} is not a function but {found!r}")
     return found

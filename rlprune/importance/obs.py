@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rlprune.compensation.least_squares import Fit, Prepared, prepare
-from rlprune.compensation.moments import Consumer
 from rlprune.importance.base import ScoringData
 from rlprune.importance.magnitude import l1
-from rlprune.probes import Call, probe
+from rlprune.linear.fits import Fit, Prepared, prepare
+from rlprune.linear.weights import Consumer
+from rlprune.observe.probes import Call, probe
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.batches import answer, as_batches
-from rlprune.compensation.bn import batch_statistics, recalibrate
+from rlprune.compensation import batch_statistics, recalibrate
 from rlprune.errors import ConfigError, DataError, ScoreError
 from rlprune.inputs import map_tensors, to_device
 from rlprune.modes import evaluating

@@ -14,9 +14,10 @@ from torch.nn import functional
 import rlprune
 from rlprune.compaction import build
 from rlprune.compensation import Context, LeastSquares, compensate
-from rlprune.compensation.least_squares import GRID, solve
-from rlprune.compensation.moments import InputMoments, patch_corners, patches
 from rlprune.errors import ConfigError, DataError
+from rlprune.linear.moments import InputMoments
+from rlprune.linear.patches import patch_corners, patches
+from rlprune.linear.solve import GRID, solve
 from rlprune.plan import Plan
 from tests.compensation.planted import generator, inputs, randomise, without
 
@@ -205,7 +206,7 @@ def test_what_is_not_refitted_is_listed_and_logged(caplog):
     model, x = randomise(Mixed()), inputs(4, 3, 6, 6)
     groups = rlprune.discover(model, x[:1])
     method = LeastSquares()
-    with caplog.at_level(logging.INFO, "rlprune.compensation.least_squares"):
+    with caplog.at_level(logging.INFO, "rlprune.linear"):
         method.prepare(Context(groups, Plan.dense_plan(groups), model, [(x, None)]))
     assert method.left_out["up.weight"] == "it belongs to a ConvTranspose2d"
     assert "point.weight" not in method.left_out

@@ -58,7 +58,7 @@ def test_every_spelling(chosen, kinds):
 
 
 def test_unknown_names_and_objects():
-    with pytest.raises(ConfigError, match="'merg' is unknown; choose one of merge"):
+    with pytest.raises(ConfigError, match="'merg' is unknown; did you mean 'merge'"):
         methods("merg")
     with pytest.raises(ConfigError, match="no method apply"):
         methods(3)

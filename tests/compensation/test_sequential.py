@@ -17,10 +17,10 @@ from rlprune.compensation import (
     SequentialLeastSquares,
     compensate,
     recalibrate,
-    sequential,
 )
-from rlprune.compensation.sums import Sums
-from rlprune.compensation.targets import joined, largest_activations
+from rlprune.compensation.sequential import fitting
+from rlprune.compensation.sequential.sums import Sums
+from rlprune.compensation.sequential.targets import joined, largest_activations
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
 from tests.compensation.planted import generator, randomise
@@ -149,7 +149,7 @@ def test_undone_where_unseen_answers_move_away(
     compensate(groups, plan, kept, method, x)
     assert method.answers is not None
     assert method.answers[1] <= method.answers[0]
-    monkeypatch.setattr(sequential, "_choose", lambda halves, prior: 1e-9)
+    monkeypatch.setattr(fitting, "choose", lambda halves, prior: 1e-9)
     undone = compensate(groups, plan, build(groups, plan).eval(), method, x)
     assert method.answers[1] > method.answers[0]
     assert "sequential is undone" in caplog.text

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rlprune import importance
-from rlprune.compensation.least_squares import prepare
 from rlprune.errors import DataError
 from rlprune.importance import ScoringData, obs
 from rlprune.importance.obs import Reader, _output_weights, eliminate
+from rlprune.linear.fits import prepare
 from rlprune.structure import Groups, discover
 
 

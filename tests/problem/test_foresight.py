@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append("curves")
         return curves(*args, **kwargs)
 
-    monkeypatch.setitem(CRITERIA, "l2", order)
+    monkeypatch.setitem(CRITERIA._entries, "l2", order)
     monkeypatch.setattr(module, "sensitivity", predict)
     return calls
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from rlprune.batches import answer
 from rlprune.compaction.slicing import Slicer
-from rlprune.compensation.bn import batch_statistics
-from rlprune.compensation.context import Context
-from rlprune.compensation.least_squares import GRID, solve
-from rlprune.compensation.moments import Consumer, form_of
-from rlprune.compensation.sums import Sums, Term
-from rlprune.compensation.targets import (
+from rlprune.compensation.base import METHODS, Context
+from rlprune.compensation.sequential.fitting import match, refit_rows, scale_of
+from rlprune.compensation.sequential.sums import Sums, Term
+from rlprune.compensation.sequential.targets import (
     Sampler,
     Targets,
     hooked,
@@ -25,17 +23,19 @@ from rlprune.compensation.targets import (
     largest_activations,
     part_of,
 )
+from rlprune.compensation.statistics import batch_statistics
 from rlprune.errors import ConfigError, DataError
 from rlprune.inputs import batch_size, call
+from rlprune.linear.weights import Consumer, form_of
 from rlprune.modes import evaluating
 from rlprune.progress import track
 
 logger = logging.getLogger(__name__)
 
-_NOTHING_TO_MEND = 1e-10
 _HELD_OUT, _FEWEST_HELD_OUT = 8, 16
 
 
+@METHODS.register("sequential")
 class SequentialLeastSquares:
     r"""Refit every linear layer and convolution to the dense network's outputs, in execution order.
 
@@ -159,11 +159,11 @@ class SequentialLeastSquares:
             if beside is not None:
                 wanted = wanted.float() - sampler.terms(name, beside.detach()).float()
             rows = sampler.inputs(name, x)
-            scale = None if norm is None else _scale(consumer.module, norm, x)
-            found = _refit(consumer, rows, wanted, name in targets.normalised, scale)
+            scale = None if norm is None else scale_of(consumer.module, norm, x)
+            found = refit_rows(consumer, rows, wanted, name in targets.normalised, scale)
             self.errors[name] = found[0]
             if norm is not None and found[1]:
-                _match(norm, consumer.module.forward(x), wanted)
+                match(norm, consumer.module.forward(x), wanted)
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -241,114 +241,3 @@ def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str,
         else:
             found[name] = consumer
     return found, left
-
-
-def _scale(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """What batch normalisation multiplies a layer's answers to a batch by, [outputs]."""
-    spread = _spread(layer.forward(x), norm)
-    return (norm.get_parameter("weight").detach().to(spread) / spread).cpu()
-
-
-def _match(norm: nn.Module, answered: Tensor, wanted: Tensor) -> None:
-    """Let batch normalisation leave a layer's answers their scale, and give them a mean."""
-    with torch.no_grad():
-        norm.get_parameter("weight").copy_(_spread(answered, norm))
-        if getattr(norm, "bias", None) is not None:
-            norm.get_parameter("bias").copy_(wanted.mean((0, 1)))
-
-
-def _spread(answered: Tensor, norm: nn.Module) -> Tensor:
-    """The standard deviation that batch normalisation divides by, [outputs] float64."""
-    axes = [axis for axis in range(answered.ndim) if axis != 1]
-    variance = answered.double().var(axes, unbiased=False)
-    return (variance + float(norm.eps)).sqrt()  # type: ignore[arg-type]
-
-
-def _refit(
-    consumer: Consumer, x: Tensor, y: Tensor, normalised: bool, scale: Tensor | None = None
-) -> tuple[tuple[float, float], bool]:
-    """Refit one layer to rows of its inputs and of the outputs wanted.
-
-    Args:
-        consumer: The layer.
-        x: Its inputs, [samples, positions, inputs].
-        y: The outputs wanted, [samples, positions, outputs].
-        normalised: Whether the mean of the outputs does not matter.
-        scale: By how much its outputs count in units of ``y``, [outputs].
-
-    Returns:
-        The relative error before and after, and whether the layer was changed.
-    """
-    weight = consumer.module.get_parameter("weight")
-    bias = getattr(consumer.module, "bias", None)
-    prior = consumer.matrix(weight, None if bias is None else torch.zeros_like(bias)).T
-    prior = prior[:-1] if consumer.intercept else prior
-    if scale is not None:
-        prior = prior * scale
-    x, y = x.float(), y.float()
-    if len(x) < 2:
-        x, y = x.transpose(0, 1), y.transpose(0, 1)
-    means = None
-    if consumer.intercept or normalised:
-        means = (x.mean((0, 1)), y.mean((0, 1)))
-        x, y = x - means[0], y - means[1]
-    halves = [_products(x[half::2], y[half::2]) for half in range(2)]
-    gram, cross, power = (sum(parts) / 2 for parts in zip(*halves, strict=True))
-    if not (bool(torch.isfinite(gram).all()) and bool(torch.isfinite(cross).all())):
-        return (float("nan"), float("nan")), False
-    error = _error(gram, cross, prior) + float(power)
-    level = float(gram.diagonal().mean())
-    if error <= _NOTHING_TO_MEND * float(power) or level <= 0:
-        return (0.0, 0.0), False
-    ridge = _choose(halves, prior)
-    if ridge is None and scale is not None:
-        return (error / float(power), error / float(power)), False
-    fitted = prior
-    if ridge is not None:
-        pull = torch.full((len(gram),), ridge / 2 * level, dtype=gram.dtype)
-        fitted = solve(gram, cross, pull, prior)
-    matrix = fitted.T
-    if consumer.intercept and means is not None:
-        shift = means[1].cpu().double() - fitted.T @ means[0].cpu().double()
-        matrix = torch.cat([matrix, shift[:, None]], 1)
-    found, moved = consumer.unpack(matrix, weight)
-    with torch.no_grad():
-        weight.copy_(found)
-        if bias is not None and moved is not None:
-            bias.copy_(moved)
-    after = _error(gram, cross, fitted) + float(power)
-    return (error / float(power), after / float(power)), True
-
-
-def _products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``E[x x^T]``, ``E[x y^T]`` and ``E[y^T y]`` over rows, float64 on the CPU."""
-    x, y = x.flatten(0, 1), y.flatten(0, 1)
-    count = max(1, len(x))
-    gram, cross, power = x.T @ x, x.T @ y, y.square().sum()
-    return tuple(part.cpu().double() / count for part in (gram, cross, power))  # type: ignore[return-value]
-
-
-def _error(gram: Tensor, cross: Tensor, weight: Tensor) -> float:
-    """``E ||W^T x - y||^2`` less ``E ||y||^2``."""
-    return float(((gram @ weight) * weight).sum() - 2 * (cross * weight).sum())
-
-
-def _choose(halves: Sequence[tuple[Tensor, Tensor, Tensor]], prior: Tensor) -> float | None:
-    """The ridge, relative to the mean square of an input, that predicts one half from the other.
-
-    Returns:
-        The ridge for one half of the samples; None where leaving the weights alone predicts best.
-    """
-    losses = torch.zeros(len(GRID), dtype=torch.float64)
-    for train, test in (halves, halves[::-1]):
-        gram, cross, _ = train
-        values, vectors = torch.linalg.eigh(gram)
-        scale = float(gram.diagonal().mean())
-        target = vectors.T @ (cross - gram @ prior)
-        wanted = vectors.T @ (test[1] - test[0] @ prior)
-        inner = vectors.T @ test[0] @ vectors
-        for k, ridge in enumerate(GRID):
-            change = target / (values.clamp_min(0) + ridge * scale)[:, None]
-            losses[k] += ((inner @ change) * change).sum() - 2 * (change * wanted).sum()
-    best = int(losses.argmin())
-    return GRID[best] if float(losses[best]) < 0 else None

@@ -1,12 +1,14 @@
-"""What a compensation method works on."""
+"""What compensation methods have in common: their interface, their names, what they work on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import nn
+
+from rlprune.plugins import Registry
 
 if TYPE_CHECKING:
     from rlprune.batches import Batch
@@ -34,3 +36,15 @@ class Context:
     def dense(self) -> nn.Module:
         """The dense network."""
         return self.groups.model
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One way to compensate."""
+
+    def apply(self, context: Context) -> None:
+        """Change ``context.module`` in place."""
+
+
+METHODS: Registry[Callable[[], Method]] = Registry("compensation", "rlprune.compensation")
+"""Methods by name: those of rlprune, and those that installed packages declare as entry points."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from rlprune.compensation.bn import batch_norms
+from rlprune.compensation.statistics import batch_norms
 
 _ADDITIONS = frozenset(
     [torch.add, *(getattr(torch.Tensor, f) for f in "add add_ __add__ __radd__ __iadd__".split())]

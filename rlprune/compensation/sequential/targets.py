@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rlprune.batches import Batch
-from rlprune.compensation.moments import Consumer, patch_corners, patches
-from rlprune.compensation.sums import Sums, Term
+from rlprune.compensation.sequential.sums import Sums, Term
 from rlprune.inputs import batch_of, batch_size, call, map_tensors
+from rlprune.linear.patches import patch_corners, patches
+from rlprune.linear.weights import Consumer
 from rlprune.modes import evaluating
 
 

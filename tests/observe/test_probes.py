@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlprune.probes import Call, probe
+from rlprune.observe.probes import Call, probe
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

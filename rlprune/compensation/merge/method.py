@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rlprune.compaction.slicing import Slicer
-from rlprune.compensation.context import Context
-from rlprune.compensation.paths import Path, folded, paths
+from rlprune.compensation.base import METHODS, Context
+from rlprune.compensation.merge.paths import Path, folded, paths
 from rlprune.errors import ConfigError, StructureError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Prepared:
     likeness: dict[str, Likeness]
 
 
+@METHODS.register("merge")
 class Merge:
     r"""Neuron merging (Kim, Kim, Park, Jeon, NeurIPS 2020), without data.
 

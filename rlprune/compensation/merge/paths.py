@@ -82,7 +82,7 @@ def paths(groups: Groups) -> dict[str, Path]:
     Returns:
         By group name, in execution order.
     """
-    from rlprune.compensation.walk import Walk
+    from rlprune.compensation.merge.walk import Walk
 
     found = Walk(groups).run()
     for name, path in found.items():

@@ -1,9 +1,8 @@
-"""Least-squares reconstruction: surviving weights take over what removed inputs contributed."""
+"""Fits: what refitting the readers of removed units needs, computed once per network and data."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from rlprune.compaction.slicing import Slicer
-from rlprune.compensation.context import Context
-from rlprune.compensation.moments import Consumer, InputMoments, Moments
-from rlprune.errors import ConfigError
+from rlprune.linear.moments import InputMoments, Moments
+from rlprune.linear.solve import GRID, solve
+from rlprune.linear.weights import Consumer
 
 if TYPE_CHECKING:
     from rlprune.batches import Batch
     from rlprune.structure import Groups
 
 logger = logging.getLogger(__name__)
-
-GRID = tuple(10 ** (k / 2) for k in range(-12, 5))
-"""Ridges that cross-validation tries, relative to the mean square of an input."""
 
 
 @dataclass(frozen=True)
@@ -80,78 +75,6 @@ class Prepared:
 _PREPARED: WeakKeyDictionary[Groups, dict[tuple[Any, ...], Prepared]] = WeakKeyDictionary()
 
 
-class LeastSquares:
-    r"""Refit every consumer of removed units so that its output stays what it was.
-
-    With the dense input ``x`` of a linear layer or convolution (whole patches where affordable, a 1
-    appended where there is a bias), its second moments ``M = E[x x^T]``, kept entries ``k`` and
-    current weights ``W0``, the refitted weights minimise
-    ``E ||W x - W' x_k||^2 + r ||W' - W0||^2``:
-
-    .. math:: W'^T = W_0^T + (M_{kk} + rI)^{-1} (M_{k\cdot} W^T - M_{kk} W_0^T)
-
-    (He, Zhang, Sun, ICCV 2017, eq. 3, with a ridge toward ``W0`` instead of zero). The moments come
-    from one pass of the dense network, so a plan costs one linear solve per layer and no data.
-    ``W0`` is what earlier methods left: after "merge", scarce data shrinks toward merging.
-
-    Args:
-        ridge: ``r`` relative to the mean square of the inputs; None chooses it for every layer by
-            two-fold cross-validation over the calibration samples, with half of the units removed.
-        patch_limit: 2-D convolutions are fitted on whole patches up to this many entries (channels
-            times kernel positions), above on single positions.
-        rows: rows sampled per layer over all calibration samples.
-
-    Attributes:
-        left_out: after `prepare`, the weights that are not refitted and why.
-
-    Raises:
-        ConfigError: ``ridge`` is negative.
-    """
-
-    def __init__(
-        self, ridge: float | None = None, patch_limit: int = 1200, rows: int = 16384
-    ) -> None:
-        if ridge is not None and ridge < 0:
-            raise ConfigError(f"least_squares: ridge is {ridge}; it must be zero or positive")
-        if rows < 1:
-            raise ConfigError(f"least_squares: rows is {rows}; it must be at least 1")
-        self.ridge, self.patch_limit, self.rows = ridge, patch_limit, rows
-        self.left_out: dict[str, str] = {}
-        self._slicers: WeakKeyDictionary[Groups, Slicer] = WeakKeyDictionary()
-
-    def prepare(self, context: Context) -> Prepared:
-        """Moments of the dense network; computed once per network and calibration data.
-
-        Raises:
-            DataError: there is no calibration data.
-        """
-        known = prepare(
-            context.groups,
-            context.batches,
-            ridge=self.ridge,
-            patch_limit=self.patch_limit,
-            rows=self.rows,
-        )
-        self.left_out = known.left_out
-        return known
-
-    def apply(self, context: Context) -> None:
-        """Refit the consumers of ``context.module`` in place.
-
-        Raises:
-            DataError: there is no calibration data.
-        """
-        prepared = self.prepare(context)
-        if context.groups not in self._slicers:
-            self._slicers[context.groups] = Slicer(context.groups)
-        cuts = self._slicers[context.groups].kept_by_tensor(context.plan)
-        for name, fit in prepared.fits.items():
-            cut = cuts.get(name, {})
-            kept = cut.get(fit.consumer.dim)
-            if kept is not None:
-                _refit(context, fit, kept, cut.get(1 - fit.consumer.dim))
-
-
 def prepare(
     groups: Groups,
     batches: Sequence[Batch],
@@ -165,7 +88,7 @@ def prepare(
     Args:
         groups: the dense network's groups.
         batches: calibration batches.
-        ridge: see :class:`LeastSquares`.
+        ridge: see :class:`rlprune.compensation.LeastSquares`.
         patch_limit: likewise.
         rows: likewise.
 
@@ -184,7 +107,7 @@ def prepare(
         for name in [n for n, m in moments.found.items() if not m.finite]:
             moments.left_out[name] = "its inputs are not finite"
         for name, reason in moments.left_out.items():
-            logger.info("least_squares leaves '%s' as it is: %s", name, reason)
+            logger.info("least squares leaves '%s' as it is: %s", name, reason)
         fits = {name: _fit(m, ridge) for name, m in moments.found.items() if m.finite}
         known = Prepared(key, tuple(samples), fits, moments.left_out)
         by_options[options] = known
@@ -239,19 +162,6 @@ def choose_ridge(moments: Moments, weight: Tensor) -> float:
     return float(ridges[losses.argmin()]) / 2
 
 
-def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> None:
-    consumer = fit.consumer
-    module = context.module.get_submodule(consumer.name.rpartition(".")[0])
-    small = module.get_parameter("weight")
-    bias = getattr(module, "bias", None)
-    fitted = refit(fit, kept, consumer.matrix(small, bias), outputs)
-    weight, shift = consumer.unpack(fitted, small)
-    with torch.no_grad():
-        small.copy_(weight)
-        if shift is not None and bias is not None:
-            bias.copy_(shift)
-
-
 def refit(fit: Fit, kept: Tensor, prior: Tensor, outputs: Tensor | None = None) -> Tensor:
     """A consumer's weights when only some of its inputs are left.
 
@@ -273,33 +183,3 @@ def refit(fit: Fit, kept: Tensor, prior: Tensor, outputs: Tensor | None = None) 
         cross = cross.index_select(1, rows)
     gram = fit.gram.index_select(0, at).index_select(1, at)
     return solve(gram, cross, fit.pull(len(at)), prior.T).T
-
-
-def solve(gram: Tensor, right: Tensor, pull: Tensor, prior: Tensor) -> Tensor:
-    """Solve ``(gram + diag(pull)) x = right + diag(pull) prior``.
-
-    Args:
-        gram: [n, n] float64, positive semi-definite.
-        right: [n, m].
-        pull: [n], zero or positive.
-        prior: [n, m].
-
-    Returns:
-        x, [n, m]. Where the matrix is singular the pull grows until it is not; where nothing is
-        finite x is the prior.
-    """
-    scale = float(gram.diagonal().mean())
-    if scale <= 0:
-        return prior
-    jitter = 0.0
-    while jitter <= 1e6 * scale:
-        strength = pull + jitter
-        damped = gram.clone()
-        damped.diagonal().add_(strength)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            found = torch.cholesky_solve(right + strength[:, None] * prior, factor)
-            if math.isfinite(float(found.sum())):
-                return found
-        jitter = max(10 * jitter, 1e-12 * scale)
-    return prior

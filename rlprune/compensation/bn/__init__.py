@@ -1,0 +1,5 @@
+"""New statistics for batch normalisation."""
+
+from rlprune.compensation.bn.recalibration import BatchNormRecalibration, recalibrate
+
+__all__ = ["BatchNormRecalibration", "recalibrate"]
