@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlprune.budgets.contractions import CONTRACTIONS, zeros_like_result
 from rlprune.inputs import ExampleInputs, call, map_tensors
 from rlprune.modes import attention_spelled_out, evaluating
+from rlprune.ops import find
+from rlprune.ops.skipping import zeros_like_result
 
 
 class ShapeRun(TorchDispatchMode):
@@ -33,10 +34,10 @@ class ShapeRun(TorchDispatchMode):
     ) -> Any:
         """Intercept one operator."""
         kwargs = kwargs or {}
-        counter = CONTRACTIONS.get(func.overloadpacket)
-        if counter is not None:
+        count = find(func).macs
+        if count is not None:
             result = zeros_like_result(func, args, kwargs)
-            self.macs += counter(args, result)
+            self.macs += count(args, result)
         elif func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
             with self:
                 result = func.decompose(*args, **kwargs)

@@ -15,9 +15,9 @@ from rlprune.compaction.build import build, mask_in_place
 from rlprune.errors import StructureError
 from rlprune.inputs import call
 from rlprune.modes import attention_spelled_out, evaluating
+from rlprune.ops.labels import compress, varying
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
-from rlprune.structure.labels import compress, varying
 from rlprune.structure.records import Step
 from rlprune.structure.run import run_trace, tensor_leaves
 from rlprune.structure.twin import copied

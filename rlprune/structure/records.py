@@ -8,45 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rlprune.structure.labels import Labels, Planes
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One dimension of a contraction: its size and the labels along it, one line per plane."""
-
-    size: int
-    lines: Planes = ()
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """Multiply-accumulates of one op: the product of its factors."""
-
-    module: str
-    op: str
-    factors: tuple[Factor, ...]
-
-
-@dataclass(frozen=True)
-class Rectangle:
-    """A view split one labelled dimension into several: what is kept must stay a rectangle."""
-
-    labels: Tensor
-    where: str
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """An element-wise meeting of units that vary along more dimensions with some along fewer.
-
-    Whether they are joined is settled at the end: a later product may have made whole heads units,
-    and then a vector along the head size has nothing to join.
-    """
-
-    plane: Tensor
-    partner: Tensor
-    reason: str
+from rlprune.ops.labels import Planes
+from rlprune.ops.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -142,19 +105,13 @@ class Whole:
 
 
 @dataclass
-class Trace:
+class Trace(Notes):
     """Everything one traced forward pass has established."""
 
-    labels: Labels = field(default_factory=Labels)
     names: list[str] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     roles: dict[int, str] = field(default_factory=dict)
-    kinds: dict[int, str] = field(default_factory=dict)
     producers: list[int | Whole] = field(default_factory=list)
-    contractions: list[Contraction] = field(default_factory=list)
-    rectangles: list[Rectangle] = field(default_factory=list)
-    meetings: list[Meeting] = field(default_factory=list)
-    grouped: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)

@@ -15,9 +15,10 @@ from rlprune.attention import adapted
 from rlprune.errors import RlpruneError, StructureError
 from rlprune.inputs import batch_of, batch_size, call
 from rlprune.modes import attention_spelled_out
+from rlprune.ops.labels import Labels, compress, varying
+from rlprune.ops.notes import Meeting
 from rlprune.structure.calls import calls_noted
-from rlprune.structure.labels import Labels, compress, varying
-from rlprune.structure.records import Meeting, Trace
+from rlprune.structure.records import Trace
 from rlprune.structure.trace import Tracer, ValuesNeededError, module_path
 from rlprune.structure.twin import twin
 

@@ -9,34 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from rlprune.errors import StructureError
-from rlprune.structure.labels import Planes, compress_all
-from rlprune.structure.pending import Pending
-from rlprune.structure.records import Contraction, Source, Step, Trace, Whole
-from rlprune.structure.uniform import Uniform
+from rlprune.ops import Op, find, name_of
+from rlprune.ops.labels import Planes, compress_all
+from rlprune.ops.notes import Contraction
+from rlprune.ops.pending import Pending
+from rlprune.ops.skipping import zeros_like_result
+from rlprune.ops.table import apply_rule, leave_whole
+from rlprune.ops.uniform import Uniform
+from rlprune.structure.records import Source, Step, Trace, Whole
 
 
 class ValuesNeededError(StructureError):
     """The forward pass looks at values while products are not computed."""
 
 
-aten = torch.ops.aten
-LOOKING = {
-    getattr(aten, n)
-    for n in [
-        "_local_scalar_dense",
-        "nonzero",
-        "equal",
-        "masked_select",
-        "_unique2",
-        "unique_dim",
-        "bincount",
-    ]
-}
-"""Ops whose result, or its shape, depends on values."""
 WIDTHS = ("out_features", "out_channels", "hidden_size", "embedding_dim", "num_features")
 CLOSED = (nn.RNNBase, nn.RNNCellBase)
 """Modules that are left whole: what goes in and out of them keeps its size."""
@@ -204,19 +194,20 @@ class Tracer(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        from rlprune.structure.rules import CONTRACTIONS, apply_rule, leave_whole
-
         kwargs = kwargs or {}
-        op = func.overloadpacket
+        op = find(func)
         leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         labelled = any([self.planes(x) for x in leaves])
         sources = tree_map(self._source, (args, kwargs))
-        contraction = op in CONTRACTIONS
+        contraction = op.macs is not None
+        given = args
+        if torch.Tag.inplace_view in func.tags:
+            given = (_before(args[0], self), *args[1:])
         if contraction and not self.compute:
             self.skipped = True
-            out = _shapes_only(func, args, kwargs)
-        elif self.skipped and _looks_at_values(op, leaves):
-            raise ValuesNeededError(f"{self.where(op.__name__)} looks at values")
+            out = zeros_like_result(func, args, kwargs)
+        elif self.skipped and _looks_at_values(op, args, leaves):
+            raise ValuesNeededError(f"{self.where(name_of(func))} looks at values")
         else:
             out = func(*args, **kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
@@ -226,15 +217,15 @@ class Tracer(TorchDispatchMode):
             reason = f"{self.where(kind)}: recurrent layers keep their size"
             leave_whole(self, func, reason, args, kwargs, out)
         elif labelled or (leaves and contraction):
-            apply_rule(self, func, args, kwargs, out)
+            apply_rule(self, func, given, kwargs, out)
         else:
-            self.uniform.note(func, leaves, results)
+            self.uniform.note(op, func, leaves, results)
         if not self._quiet:
             shapes = tuple(tuple(r.shape) for r in results)
             planes = tuple(self.planes(r) for r in results)
             for k, result in enumerate(results):
                 self._made[result] = Source(len(self.trace.steps), k)
-            self.trace.steps.append(Step(self.current(), op.__name__, shapes, planes, *sources))
+            self.trace.steps.append(Step(self.current(), name_of(func), shapes, planes, *sources))
         return out
 
     def _source(self, value: Any) -> Any:
@@ -247,32 +238,12 @@ class Tracer(TorchDispatchMode):
         return Source(tensor=self._known.get(id(value), -1)) if made is None else made
 
 
-def _looks_at_values(op: Any, leaves: list[Tensor]) -> bool:
-    if op in LOOKING:
-        return not any(x.device.type == "meta" for x in leaves)
-    return op is aten.index and any(x.dtype is torch.bool for x in leaves[1:])
+def _looks_at_values(op: Op, args: tuple[Any, ...], leaves: list[Tensor]) -> bool:
+    return op.looks_in(args) and not any(x.device.type == "meta" for x in leaves)
 
 
-def _shapes_only(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Result of an op as zeros: its shape, type and layout come from the op's meta kernel."""
-    flat, spec = tree_flatten((args, kwargs))
-    devices = [x.device for x in flat if isinstance(x, Tensor)]
-    device = devices[0]
-    if device.type == "meta":
-        return func(*args, **kwargs)
-    meta = [
-        torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-        if isinstance(x, Tensor)
-        else x
-        for x in flat
-    ]
-    meta_args, meta_kwargs = torch.utils._pytree.tree_unflatten(meta, spec)
-    out = func(*meta_args, **meta_kwargs)
-
-    def real(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return x
-        like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
-        return like.zero_()
-
-    return torch.utils._pytree.tree_map(real, out)
+def _before(tensor: Tensor, tracer: Tracer) -> Tensor:
+    """A stand-in for a tensor whose shape is about to be changed in place."""
+    kept = tensor.detach()
+    tracer.set_planes(kept, tracer.planes(tensor), tracer.is_weight(tensor))
+    return kept

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from rlprune.compaction.adapters._registry import follower_of
+from rlprune.ops.labels import compress
 from rlprune.structure.groups import Groups
-from rlprune.structure.labels import compress
 
 HEAD_COUNTS = frozenset(
     [

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlprune.structure.labels import varying
-from rlprune.structure.rules._registry import register, tensors_in
-from rlprune.structure.rules.contraction import collapse
+from rlprune.ops.joining import collapse, tensors_in
+from rlprune.ops.labels import expand_ndim, varying
+from rlprune.ops.notes import Rectangle
+from rlprune.ops.record import Makes, Moves, Scaling, Zeros
+from rlprune.ops.table import find, name_of, register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
+    from rlprune.ops.tracer import Tracer
 
 
-@register("view", "reshape", "_unsafe_view", "_reshape_alias")
 def view(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """Reshape labels segment by segment; a split of a labelled dimension must stay rectangular."""
-    from rlprune.structure.records import Rectangle
-
     source: Tensor = args[0]
     planes = []
     for plane in tracer.planes(source):
@@ -76,7 +75,6 @@ def _reshape_plane(
     return plane.expand(sizes).reshape(shape), splits
 
 
-@register("permute", "transpose", "t", "unsqueeze", "squeeze", "flip", "movedim", "numpy_T")
 def rearrange(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -84,7 +82,7 @@ def rearrange(
     source: Tensor = args[0]
     planes = []
     for plane in tracer.planes(source):
-        if func.overloadpacket is torch.ops.aten.squeeze:
+        if name_of(func) == "squeeze":
             moved, _ = _reshape_plane(plane, tuple(source.shape), tuple(out.shape))
         else:
             moved = func(plane, *args[1:], **kwargs)
@@ -92,53 +90,20 @@ def rearrange(
     tracer.set_planes(out, planes, weight=tracer.is_weight(source))
 
 
-COPIES = {"alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy"}
-"""Ops after which a parameter's values are still its own."""
-
-
-@register(
-    "alias",
-    "detach",
-    "clone",
-    "contiguous",
-    "_to_copy",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "positive",
-    "dropout",
-    "native_dropout",
-    "_conj",
-    "resolve_conj",
-    "resolve_neg",
-    "zeros_like",
-    "ones_like",
-    "empty_like",
-    "full_like",
-    "rand_like",
-    "randn_like",
-    "fill",
-    "fill_",
-    "zero_",
-    "bernoulli",
-    "bernoulli_",
-)
 def same(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
     """The result has the shape of the first argument, and its labels."""
-    copied = func.overloadpacket.__name__ in COPIES
+    copied = find(func).moves is Moves.COPIES
     for result in tensors_in(out):
         weight = copied and tracer.is_weight(args[0])
         tracer.set_planes(result, tracer.planes(args[0]), weight=weight)
 
 
-@register("expand", "broadcast_to")
 def expand(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """Broadcasting adds dimensions along which labels do not change."""
-    from rlprune.structure.labels import expand_ndim
-
     planes = [expand_ndim(p, out.ndim) for p in tracer.planes(args[0])]
     tracer.set_planes(out, planes, weight=tracer.is_weight(args[0]))
 
@@ -160,7 +125,6 @@ def _fixed(tracer: Tracer, op: str, plane: Tensor, dim: int, detail: str) -> Ten
     return plane
 
 
-@register("slice")
 def slice_(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -179,7 +143,6 @@ def slice_(
     tracer.set_planes(out, planes, weight=tracer.is_weight(source))
 
 
-@register("select")
 def select(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -197,13 +160,12 @@ def select(
     tracer.set_planes(out, planes, weight=tracer.is_weight(source))
 
 
-@register("split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk")
 def split(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
     """Equal parts lose the same positions; unequal parts are cut at fixed places, hence frozen."""
     source: Tensor = args[0]
-    name = func.overloadpacket.__name__
+    name = name_of(func)
     position = 1 if name == "unbind" else 2
     dim = args[position] if len(args) > position else kwargs.get("dim", 0)
     dim %= source.ndim
@@ -243,14 +205,13 @@ def split(
         tracer.set_planes(part, pieces, weight=tracer.is_weight(source))
 
 
-@register("cat", "stack", "concatenate")
 def cat(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """Concatenation: along the joined dimension labels follow each other, elsewhere they meet."""
     sources: list[Tensor] = [t for t in args[0] if t.numel() or t.ndim > 1]
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
-    stacking = func.overloadpacket is torch.ops.aten.stack
+    stacking = name_of(func) == "stack"
     sets = []
     for t in sources:
         sets.append([p.unsqueeze(dim) if stacking else p for p in tracer.planes(t)])
@@ -294,7 +255,6 @@ def _joined(row: list[Tensor | None], shapes: list[tuple[int, ...]], dim: int) -
     return torch.cat(pieces, dim)
 
 
-@register("glu")
 def glu(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -313,19 +273,61 @@ def glu(
     tracer.set_planes(out, planes)
 
 
-@register("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "lift")
 def fresh(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """A new tensor takes type and device from another, but not its units."""
     tracer.set_planes(out, ())
-    tracer.uniform.note(func, tensors_in(args), [out])
+    tracer.uniform.note(find(func), func, tensors_in(args), [out])
 
 
-@register("native_dropout")
 def dropout(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
     """Dropout and its mask keep the labels of what they act on."""
     for result in tensors_in(out):
         tracer.set_planes(result, tracer.planes(args[0]))
+
+
+_FIRST, _EACH = Zeros.FIRST, Scaling.EACH
+_REARRANGES, _COPIES, _REPEATS = Moves.REARRANGES, Moves.COPIES, Moves.REPEATS
+
+register("view _unsafe_view", view, moves=_REARRANGES, zeros=_FIRST, view=True, layout=True)
+register("reshape _reshape_alias", view, moves=_REARRANGES, zeros=_FIRST, view=True)
+register(
+    "permute transpose t numpy_T movedim unsqueeze squeeze",
+    rearrange,
+    moves=_REARRANGES,
+    zeros=_FIRST,
+    view=True,
+)
+register("flip", rearrange, moves=_REARRANGES, zeros=_FIRST)
+
+register("alias", same, moves=_COPIES, zeros=_FIRST, view=True, layout=True)
+register("detach lift lift_fresh", same, moves=_COPIES, zeros=_FIRST, view=True)
+register("clone", same, moves=_COPIES, zeros=_FIRST, layout=True)
+register(
+    "contiguous _to_copy lift_fresh_copy positive resolve_conj resolve_neg dropout",
+    same,
+    moves=_COPIES,
+    zeros=_FIRST,
+)
+register("_conj", same, zeros=_FIRST, view=True)
+register("native_dropout", dropout, zeros=_FIRST)
+register("expand", expand, moves=_REPEATS, zeros=_FIRST, view=True, layout=True)
+register("broadcast_to", expand, moves=_REPEATS, zeros=_FIRST, view=True)
+
+register("slice", slice_, zeros=_FIRST, scaling=_EACH, view=True)
+register("select", select, zeros=_FIRST, scaling=_EACH, view=True)
+register("split split_with_sizes chunk unbind", split, zeros=_FIRST, scaling=_EACH, view=True)
+register("unsafe_split unsafe_chunk", split, zeros=_FIRST, scaling=_EACH, view=True)
+register("cat stack concatenate", cat, scaling=_EACH)
+register("glu", glu, zeros=_FIRST)
+
+register("bernoulli", same)
+register("zero zeros_like", same, makes=Makes.ZEROS)
+register("fill ones_like full_like", same, makes=Makes.ONE_VALUE)
+register("empty_like rand_like randn_like", same, makes=Makes.ANYTHING)
+register("zeros new_zeros", fresh, makes=Makes.ZEROS)
+register("ones full new_ones new_full", fresh, makes=Makes.ONE_VALUE)
+register("empty new_empty new_empty_strided", fresh, makes=Makes.ANYTHING)

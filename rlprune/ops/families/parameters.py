@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlprune.structure.rules._registry import register, tensors_in
+from rlprune.ops.joining import tensors_in
+from rlprune.ops.table import register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
+    from rlprune.ops.tracer import Tracer
 
 
-@register("_weight_norm_interface", "_weight_norm")
 def weight_norm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
@@ -25,3 +25,6 @@ def weight_norm(
     tracer.set_planes(results[0], tracer.planes(direction), weight=True)
     for extra in results[1:]:
         tracer.set_planes(extra, ())
+
+
+register("_weight_norm_interface _weight_norm", weight_norm)

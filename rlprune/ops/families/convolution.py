@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlprune.structure.labels import Planes, varying
-from rlprune.structure.records import Contraction, Factor
-from rlprune.structure.rules._registry import register
-from rlprune.structure.rules.contraction import collapse, lines_along
+from rlprune.ops.joining import collapse, lines_along
+from rlprune.ops.labels import Planes, varying
+from rlprune.ops.notes import Contraction, Factor
+from rlprune.ops.record import Operands, Scaling
+from rlprune.ops.table import register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
+    from rlprune.ops.tracer import Tracer
 
 
-@register("convolution", "_convolution", contraction=True)
 def convolution(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -121,3 +122,18 @@ def _record_conv(tracer: Tracer, x: Tensor, weight: Tensor, out: Tensor, transpo
     positions = x if transposed else out
     factors.append(Factor(positions.shape[0] * positions[0, 0].numel()))
     tracer.record(Contraction(tracer.current(), "convolution", tuple(factors)))
+
+
+def _macs(args: tuple[Any, ...], result: Any) -> int:
+    inputs, weight, transposed = args[0], args[1], args[6]
+    positions = (inputs if transposed else result).shape[2:]
+    return int(inputs.shape[0]) * math.prod(positions) * int(weight.numel())
+
+
+register(
+    "convolution _convolution convolution_overrideable",
+    convolution,
+    macs=_macs,
+    scaling=Scaling.LAYER,
+    operands=Operands(groups=8),
+)

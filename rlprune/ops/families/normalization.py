@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlprune.structure.labels import varying
-from rlprune.structure.rules._registry import merge, register, tensors_in
-from rlprune.structure.rules.contraction import collapse
+from rlprune.ops.joining import collapse, merge, tensors_in
+from rlprune.ops.labels import varying
+from rlprune.ops.record import Operands, Scaling, Zeros
+from rlprune.ops.table import name_of, register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
+    from rlprune.ops.tracer import Tracer
 
 
 def _affine(tracer: Tracer, op: str, x: Tensor, params: list[Any], out: Tensor) -> None:
@@ -25,15 +26,6 @@ def _affine(tracer: Tracer, op: str, x: Tensor, params: list[Any], out: Tensor) 
     tracer.set_planes(out, merge(tracer, operands, x.ndim, op))
 
 
-@register(
-    "native_batch_norm",
-    "_native_batch_norm_legit_no_training",
-    "_native_batch_norm_legit",
-    "cudnn_batch_norm",
-    "miopen_batch_norm",
-    "_batch_norm_no_update",
-    "_batch_norm_with_update",
-)
 def batch_norm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
@@ -47,14 +39,13 @@ def batch_norm(
         tracer.set_planes(extra, ())
 
 
-@register("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
 def layer_norm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
     """Layer norm mixes all units it normalises over, so they cannot be removed exactly."""
     x, shape = args[0], args[1]
     first = x.ndim - len(shape)
-    reason = f"{tracer.where(func.overloadpacket.__name__)}: its statistics mix all units"
+    reason = f"{tracer.where(name_of(func))}: its statistics mix all units"
     for p in args[2:]:
         if isinstance(p, Tensor):
             tracer.freeze(tracer.planes(p), reason)
@@ -71,7 +62,6 @@ def layer_norm(
         tracer.set_planes(extra, ())
 
 
-@register("native_group_norm", "group_norm")
 def group_norm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
@@ -94,3 +84,20 @@ def group_norm(
     _affine(tracer, "group norm", x, [a for a in args[1:3] if a is not None], results[0])
     for extra in results[1:]:
         tracer.set_planes(extra, ())
+
+
+register(
+    "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit "
+    "cudnn_batch_norm miopen_batch_norm _batch_norm_no_update _batch_norm_with_update",
+    batch_norm,
+    scaling=Scaling.NORM,
+    operands=Operands(statistics=(3, 4)),
+)
+register("native_group_norm", group_norm, operands=Operands())
+register("native_layer_norm layer_norm", layer_norm, operands=Operands(weight=2, bias=3))
+register(
+    "_fused_rms_norm rms_norm",
+    layer_norm,
+    operands=Operands(weight=2, bias=None),
+    zeros=Zeros.FIRST,
+)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlprune.structure.labels import Planes, varying
-from rlprune.structure.rules._registry import register
+from rlprune.ops.joining import collapse, lines_along, merge
+from rlprune.ops.labels import Planes, varying
+from rlprune.ops.notes import Contraction, Factor
+from rlprune.ops.record import Macs, Operands, Scaling, Zeros
+from rlprune.ops.table import register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
-
-
-def collapse(tracer: Tracer, plane: Tensor, keep: tuple[int, ...], reason: str) -> Tensor:
-    """Join labels along every dimension but ``keep``; returns the plane, size 1 elsewhere."""
-    for dim in varying(plane):
-        if dim in keep:
-            continue
-        first = plane.narrow(dim, 0, 1)
-        tracer.trace.labels.union(
-            first.expand(plane.shape).contiguous().numpy(), plane.contiguous().numpy(), reason
-        )
-        plane = first
-    return plane
+    from rlprune.ops.tracer import Tracer
 
 
 def contract(
@@ -104,8 +93,6 @@ def contract(
             kept.append(_batch_to_target(vector, batch, target))
         shape = [tensor.shape[dims[side].index(x)] if x in dims[side] else 1 for x in target]
         result.append((torch.empty(shape, device="meta"), tuple(kept)))
-    from rlprune.structure.rules._registry import merge
-
     return merge(tracer, result, len(target), op, defer=False)
 
 
@@ -178,8 +165,6 @@ def _record(
     dims: dict[int, str],
     planes: dict[int, list[Tensor]],
 ) -> None:
-    from rlprune.structure.records import Contraction, Factor
-
     sizes: dict[str, int] = {}
     lines: dict[str, list[Tensor]] = {}
     for side in (1, 0):
@@ -190,22 +175,13 @@ def _record(
     tracer.record(Contraction(tracer.current(), op, tuple(factors)))
 
 
-def lines_along(planes: Sequence[Tensor], dim: int) -> list[Tensor]:
-    """Labels along one dimension, of every plane that varies there."""
-    found = [p for p in planes if dim in varying(p)]
-    return [p.movedim(dim, 0).reshape(p.shape[dim], -1)[:, 0] for p in found]
-
-
 def _add_bias(tracer: Tracer, op: str, bias: Any, out: Tensor, planes: Planes) -> Planes:
-    from rlprune.structure.rules._registry import merge
-
     if not isinstance(bias, Tensor):
         return planes
     body = torch.empty(out.shape, device="meta")
     return merge(tracer, [(body, planes), (bias, tracer.planes(bias))], out.ndim, op)
 
 
-@register("mm", contraction=True)
 def mm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -215,7 +191,6 @@ def mm(
     tracer.set_planes(out, planes, weight=weight)
 
 
-@register("mv", contraction=True)
 def mv(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -225,7 +200,6 @@ def mv(
     tracer.set_planes(out, planes, weight=weight)
 
 
-@register("dot", "vdot", contraction=True)
 def dot(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -233,7 +207,6 @@ def dot(
     tracer.set_planes(out, contract(tracer, "dot", args[0], args[1], "c,c->", out))
 
 
-@register("addmv", contraction=True)
 def addmv(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -242,7 +215,6 @@ def addmv(
     tracer.set_planes(out, _add_bias(tracer, "addmv", args[0], out, planes))
 
 
-@register("addbmm", contraction=True)
 def addbmm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -251,7 +223,6 @@ def addbmm(
     tracer.set_planes(out, _add_bias(tracer, "addbmm", args[0], out, planes))
 
 
-@register("addmm", contraction=True)
 def addmm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -260,7 +231,6 @@ def addmm(
     tracer.set_planes(out, _add_bias(tracer, "addmm", args[0], out, planes))
 
 
-@register("linear", contraction=True)
 def linear(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -271,7 +241,6 @@ def linear(
     tracer.set_planes(out, _add_bias(tracer, "linear", bias, out, planes))
 
 
-@register("bmm", contraction=True)
 def bmm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -279,10 +248,47 @@ def bmm(
     tracer.set_planes(out, contract(tracer, "bmm", args[0], args[1], "bnc,bcm->bnm", out))
 
 
-@register("baddbmm", contraction=True)
 def baddbmm(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """Addend plus batched matrix product."""
     planes = contract(tracer, "baddbmm", args[1], args[2], "bnc,bcm->bnm", out)
     tracer.set_planes(out, _add_bias(tracer, "baddbmm", args[0], out, planes))
+
+
+def _matrices(first: int) -> Macs:
+    """A product of two (batches of) matrices that stand at ``args[first]`` and the next."""
+
+    def count(args: tuple[Any, ...], result: Any) -> int:
+        left, right = args[first], args[first + 1]
+        return int(left.numel()) * int(right.shape[-1])
+
+    return count
+
+
+def _vectors(first: int) -> Macs:
+    """A product with a vector: every entry of the left operand is used once."""
+
+    def count(args: tuple[Any, ...], result: Any) -> int:
+        return int(args[first].numel())
+
+    return count
+
+
+def _linear_macs(args: tuple[Any, ...], result: Any) -> int:
+    return int(args[0].numel()) * int(args[1].shape[0])
+
+
+_ANY, _LAYER = Zeros.ANY, Scaling.LAYER
+_PLAIN, _ADDED = Operands(bias=None), Operands(x=1, weight=2, bias=0)
+
+register("mm", mm, macs=_matrices(0), zeros=_ANY, scaling=_LAYER, operands=_PLAIN)
+register("bmm", bmm, macs=_matrices(0), zeros=_ANY, scaling=_LAYER, operands=_PLAIN)
+register("mv", mv, macs=_vectors(0), zeros=_ANY, scaling=_LAYER, operands=Operands(1, 0, None))
+register("dot vdot", dot, macs=_vectors(0), zeros=_ANY)
+register("linear", linear, macs=_linear_macs, scaling=_LAYER, operands=Operands())
+register("addmm", addmm, macs=_matrices(1), scaling=_LAYER, operands=_ADDED)
+register("baddbmm", baddbmm, macs=_matrices(1), scaling=_LAYER, operands=_ADDED)
+register("_addmm_activation", addmm, macs=_matrices(1))
+register("addbmm", addbmm, macs=_matrices(1))
+register("addmv", addmv, macs=_vectors(1))

@@ -14,25 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from rlprune.structure.labels import Labels
-
-aten = torch.ops.aten
-_FILLED = {
-    getattr(aten, n)
-    for n in [
-        "zeros",
-        "ones",
-        "full",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-    ]
-}
-_SAME = {getattr(aten, n) for n in ["clone", "detach", "alias", "_to_copy", "lift_fresh"]}
-_WIDER = {aten.expand, aten.broadcast_to}
+from rlprune.ops.labels import Labels
+from rlprune.ops.record import Makes, Moves, Op
 
 
 class Size:
@@ -58,23 +41,22 @@ class Uniform:
         shift = ndim - tensor.ndim
         return {d + shift: s for d, s in self._sizes.get(tensor, {}).items()}
 
-    def note(self, func: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
-        """Follow one op on unlabelled tensors."""
+    def note(self, op: Op, func: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
+        """Follow one op, ``func`` with record ``op``, on unlabelled tensors."""
         if func._schema.is_mutable:
             self._forget(inputs[:1])
             return
-        op = func.overloadpacket
         for result in results:
             long = [d for d, n in enumerate(result.shape) if n > 1]
-            if op in _FILLED:
+            if op.makes in (Makes.ONE_VALUE, Makes.ZEROS):
                 self._sizes[result] = {d: Size() for d in long}
-            elif op in _WIDER:
+            elif op.moves is Moves.REPEATS:
                 source = inputs[0]
                 shape = (1,) * (result.ndim - source.ndim) + tuple(source.shape)
                 known = self.sizes(source, result.ndim)
                 found = {d: Size() for d in long if shape[d] == 1}
                 self._sizes[result] = {**known, **found}
-            elif op in _SAME or torch.Tag.pointwise in func.tags:
+            elif op.moves is Moves.COPIES or torch.Tag.pointwise in func.tags:
                 self._sizes[result] = self._common(inputs, result.ndim, long)
 
     def _common(self, inputs: list[Tensor], ndim: int, long: list[int]) -> dict[int, Size]:

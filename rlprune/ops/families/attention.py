@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlprune.structure.labels import varying
-from rlprune.structure.rules._registry import merge, register, tensors_in
-from rlprune.structure.rules.contraction import contract
+from rlprune.ops.families.contraction import contract
+from rlprune.ops.joining import merge, tensors_in
+from rlprune.ops.labels import varying
+from rlprune.ops.table import register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
+    from rlprune.ops.tracer import Tracer
 
 
-@register(
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
-    contraction=True,
-)
 def attention(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
@@ -56,3 +50,18 @@ def _shared(tracer: Tracer, x: Tensor, heads: int) -> Tensor:
     ]
     tracer.set_planes(repeated, planes)
     return repeated
+
+
+def _macs(args: tuple[Any, ...], result: Any) -> int:
+    query, key, value = args[:3]
+    scores = math.prod(query.shape[:-1]) * int(key.shape[-2])
+    return scores * (int(query.shape[-1]) + int(value.shape[-1]))
+
+
+register(
+    "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_fused_attention_overrideable",
+    attention,
+    macs=_macs,
+)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from rlprune.structure.labels import Labels
+from rlprune.ops.labels import Labels
 
 LONGEST = 8
 """Reasons carried along at most; more of them are certain to matter."""

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlprune.structure.labels import varying
-from rlprune.structure.rules._registry import merge, register, tensors_in
+from rlprune.ops.joining import merge, tensors_in
+from rlprune.ops.labels import varying
+from rlprune.ops.record import Operands, Scaling, Zeros
+from rlprune.ops.table import name_of, register
 
 if TYPE_CHECKING:
-    from rlprune.structure.trace import Tracer
+    from rlprune.ops.tracer import Tracer
 
 
-@register(
-    "roll",
-    "repeat",
-    "repeat_interleave",
-    "index_select",
-    "as_strided",
-    "unfold",
-    "gather",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "narrow",
-    "diagonal",
-)
 def moved_in_full(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """The general case: expand the labels to the tensor's full shape and run the op on them."""
     source: Tensor = args[0]
-    name = func.overloadpacket.__name__
+    name = name_of(func)
     planes = []
     for plane in tracer.planes(source):
         full = plane.expand(source.shape)
@@ -84,7 +73,6 @@ def _tie_blocks(tracer: Tracer, name: str, source: Tensor, args: tuple[Any, ...]
         )
 
 
-@register("im2col")
 def im2col(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -101,7 +89,6 @@ def im2col(
     tracer.set_planes(out, planes)
 
 
-@register("index")
 def index(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -119,7 +106,6 @@ def index(
     tracer.set_planes(out, planes, weight=tracer.is_weight(source))
 
 
-@register("embedding")
 def embedding(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -135,7 +121,6 @@ def embedding(
     tracer.set_planes(out, planes)
 
 
-@register("_embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
@@ -145,14 +130,13 @@ def embedding_bag(
         tracer.set_planes(extra, ())
 
 
-@register("index_add", "index_add_", "index_copy", "index_copy_")
 def index_add(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
     """Rows of one tensor added into rows of another: the other dimensions meet."""
     target, source = args[0], args[3]
     dim = args[1] % max(target.ndim, 1)
-    name = func.overloadpacket.__name__
+    name = name_of(func)
     for tensor in (target, source):
         along = [p for p in tracer.planes(tensor) if p.shape[dim] > 1]
         tracer.freeze(along, f"{tracer.where(name)}: positions are picked by number")
@@ -162,7 +146,6 @@ def index_add(
     tracer.set_planes(out, merge(tracer, operands, target.ndim, name))
 
 
-@register("constant_pad_nd", "pad")
 def pad(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -176,3 +159,39 @@ def pad(
                 widths[2 * k] = widths[2 * k + 1] = 0
         planes.append(torch.nn.functional.pad(plane, widths))
     tracer.set_planes(out, planes)
+
+
+def _padded_with_zeros(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    return (args[2] if len(args) > 2 else kwargs.get("value", 0)) == 0
+
+
+def _pad_zeros(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Zeros:
+    return Zeros.FIRST if _padded_with_zeros(args, kwargs) else Zeros.NEVER
+
+
+def _pad_degree(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float | None:
+    return 1.0 if _padded_with_zeros(args, kwargs) else None
+
+
+def _by_mask(args: tuple[Any, ...]) -> bool:
+    return any(x.dtype is torch.bool for x in tensors_in(args[1:]))
+
+
+_FIRST, _EACH = Zeros.FIRST, Scaling.EACH
+
+register(
+    "roll repeat repeat_interleave index_select gather "
+    "pixel_shuffle pixel_unshuffle channel_shuffle",
+    moved_in_full,
+    zeros=_FIRST,
+    scaling=_EACH,
+)
+register("narrow unfold diagonal", moved_in_full, zeros=_FIRST, scaling=_EACH, view=True)
+register("as_strided", moved_in_full, view=True, layout=True)
+register("im2col", im2col, zeros=_FIRST, scaling=_EACH)
+register("index", index, zeros=_FIRST, scaling=_EACH, looks=_by_mask)
+register("embedding", embedding, scaling=Scaling.LAYER, operands=Operands(1, 0, None))
+register("_embedding_bag _embedding_bag_forward_only", embedding_bag)
+register("index_add index_copy", index_add)
+register("constant_pad_nd", pad, zeros=_pad_zeros, scaling=_EACH, degree=_pad_degree)
+register("pad", pad)
