@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprune import budgets, importance, models
     from rlprune.budgets import Budget
-    from rlprune.compaction import compact, mask
+    from rlprune.compaction import compact, mask, merge
     from rlprune.data import Data
     from rlprune.errors import RlpruneError
     from rlprune.plan import Plan
     from rlprune.run import PruneResult, load, prune
+    from rlprune.sparse import load_sparse, save_sparse, sparsify
     from rlprune.structure import Group, Groups, discover
     from rlprune.training import FineTune
 
@@ -31,9 +32,13 @@ __all__ = [
     "discover",
     "importance",
     "load",
+    "load_sparse",
     "mask",
+    "merge",
     "models",
     "prune",
+    "save_sparse",
+    "sparsify",
 ]
 
 _HOMES = {
@@ -48,8 +53,12 @@ _HOMES = {
     "compact": "rlprune.compaction",
     "discover": "rlprune.structure",
     "load": "rlprune.run",
+    "load_sparse": "rlprune.sparse",
     "mask": "rlprune.compaction",
+    "merge": "rlprune.compaction",
     "prune": "rlprune.run",
+    "save_sparse": "rlprune.sparse",
+    "sparsify": "rlprune.sparse",
 }
 _MODULES = {"budgets", "importance", "models"}
 

@@ -23,6 +23,7 @@ from rlprune.budgets.metrics import (
     count_params,
     peak_memory,
 )
+from rlprune.budgets.stored import Nonzeros, StoredBytes, count_nonzeros, stored_bytes
 
 __all__ = [
     "METRICS",
@@ -34,11 +35,14 @@ __all__ = [
     "Limit",
     "Macs",
     "Metric",
+    "Nonzeros",
     "Params",
     "PeakMemory",
     "ResolvedBudget",
+    "StoredBytes",
     "count_bytes",
     "count_macs",
+    "count_nonzeros",
     "count_params",
     "from_config",
     "parse",
@@ -46,4 +50,5 @@ __all__ = [
     "reported",
     "resolve",
     "sets",
+    "stored_bytes",
 ]

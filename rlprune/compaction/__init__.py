@@ -12,7 +12,7 @@ from rlprune.compaction.verify import masked_copy, probe, verify
 from rlprune.plan import Plan
 from rlprune.structure import discover
 
-__all__ = ["Workspace", "build", "compact", "mask", "probe", "verify"]
+__all__ = ["Workspace", "build", "compact", "mask", "merge", "probe", "verify"]
 
 
 def mask(model: nn.Module, example_inputs: Any, plan: Plan) -> nn.Module:
@@ -60,3 +60,45 @@ def compact(
 
         compensate(groups, plan, small, compensation, calibration)
     return small
+
+
+def merge(
+    model: nn.Module,
+    example_inputs: Any,
+    keep: float = 0.5,
+    *,
+    importance: Any = "l1",
+    exclude: Sequence[str] = (),
+) -> nn.Module:
+    """Shrink a network by merging units into those most like them, without data or training.
+
+    Neuron merging (Kim, Kim, Park, Jeon, NeurIPS 2020): the outgoing weights of every removed unit
+    are added, scaled, to those of the kept unit that its own weights are nearest to. Exact where
+    one unit is a positive multiple of another behind positively homogeneous activations (ReLU,
+    leaky ReLU, PReLU with a shared slope, absolute value, squares, pooling, ...); behind others
+    nothing can be merged, and units are pruned (logged, with the reason).
+
+    Args:
+        model: the trained network; not changed.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+        keep: share of every group's units to keep, in (0, 1].
+        importance: criterion that decides which units stay (see `rlprune.importance`).
+        exclude: module-name globs of groups to leave whole.
+
+    Returns:
+        A smaller, dense module of the same class.
+
+    Raises:
+        PlanError: ``keep`` is out of range.
+        StructureError: nothing of the network can be pruned, or it cannot be traced.
+
+    Example:
+        >>> small = rlprune.merge(model, torch.randn(1, 3, 32, 32), keep=0.5)
+    """
+    from rlprune.compensation import compensate
+
+    groups = discover(model, example_inputs, exclude=exclude)
+    plan = Plan.uniform(groups, keep, importance)
+    small = build(groups, plan)
+    verify(groups, small, plan)
+    return compensate(groups, plan, small, "merge")

@@ -1,0 +1,70 @@
+"""Keeping zeros zero while a network is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rlprune.sparse.layers import layers
+
+
+class Mask(nn.Module):
+    """Multiplies a weight by a fixed mask; its zeros get no gradient and stay zero.
+
+    Args:
+        mask: Of the weight's shape, True where the weight stays.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The masked weight."""
+        return weight * self.mask
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """What is stored when the weight is assigned."""
+        return weight
+
+
+def hold(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Hold a network's zeros through training, in place.
+
+    ``torch.nn.utils.parametrize`` computes every weight as weight times mask, so any optimiser and
+    any training loop keeps them; :func:`release` makes an ordinary network again.
+
+    Args:
+        model: The network.
+        masks: By layer path, of the weight's shape; today's non-zeros when None.
+
+    Returns:
+        The network itself.
+    """
+    for path, layer in layers(model)[0].items():
+        if parametrize.is_parametrized(layer.module, "weight"):
+            continue
+        mask = layer.weight.detach() != 0 if masks is None else masks.get(path)
+        if mask is not None and not bool(mask.all()):
+            parametrize.register_parametrization(layer.module, "weight", Mask(mask))
+    return model
+
+
+def release(model: nn.Module) -> nn.Module:
+    """Write held zeros into the weights and remove the masks, in place; returns the network."""
+    for module in model.modules():
+        if not parametrize.is_parametrized(module, "weight"):
+            continue
+        held = module.parametrizations["weight"]  # type: ignore[index, union-attr]
+        if any(isinstance(part, Mask) for part in held):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return model
+
+
+def released(model: nn.Module) -> nn.Module:
+    """A copy without masks where some are held; the network itself where none are."""
+    held = any(isinstance(module, Mask) for module in model.modules())
+    return release(copy.deepcopy(model)) if held else model
