@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -56,15 +55,31 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> nn.Modu
 def release(model: nn.Module) -> nn.Module:
     """Write held zeros into the weights and remove the masks, in place; returns the network."""
     for module in model.modules():
-        if not parametrize.is_parametrized(module, "weight"):
+        if not _is_held(module):
             continue
-        held = module.parametrizations["weight"]  # type: ignore[index, union-attr]
-        if any(isinstance(part, Mask) for part in held):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        # Copies of a module share the class that computes its weight; this one gets its own.
+        kind = type(module)
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(kind.__dict__))
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return model
 
 
-def released(model: nn.Module) -> nn.Module:
-    """A copy without masks where some are held; the network itself where none are."""
-    held = any(isinstance(module, Mask) for module in model.modules())
-    return release(copy.deepcopy(model)) if held else model
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by the names they have without masks; held weights with zeros."""
+    held = {path for path, module in model.named_modules() if _is_held(module)}
+    found: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        path, _, rest = name.partition(".parametrizations.weight.")
+        if path not in held:
+            found[name] = tensor
+        elif rest == "original":
+            weight = model.get_submodule(path).weight
+            assert isinstance(weight, Tensor)
+            found[f"{path}.weight" if path else "weight"] = weight
+    return found
+
+
+def _is_held(module: nn.Module) -> bool:
+    if not parametrize.is_parametrized(module, "weight"):
+        return False
+    return any(isinstance(part, Mask) for part in module.parametrizations["weight"])  # type: ignore[index, union-attr]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlprune.budgets.stored import smallest_layout
 from rlprune.errors import CheckpointError
-from rlprune.sparse.masks import released
+from rlprune.sparse.masks import release, tensors
 
 FORMAT = "rlprune-sparse"
 VERSION = 1
@@ -37,11 +37,10 @@ def save_sparse(model: nn.Module, path: str | Path) -> None:
 
     from rlprune.files import write_atomically
 
-    state = released(model).state_dict(keep_vars=True)
     parts: dict[str, Tensor] = {}
     layouts: dict[str, Any] = {}
     first: dict[tuple[int, int, torch.Size, tuple[int, ...]], str] = {}
-    for name, tensor in state.items():
+    for name, tensor in tensors(model).items():
         key = (tensor.data_ptr(), id(tensor.untyped_storage()), tensor.shape, tensor.stride())
         owner = first.setdefault(key, name) if tensor.numel() else name
         if owner != name:
@@ -63,24 +62,25 @@ def load_sparse(model: nn.Module, path: str | Path) -> nn.Module:
         path: The file.
 
     Returns:
-        A copy of ``model`` with ordinary, dense weights, equal to those stored bit by bit.
+        A copy of ``model`` without masks; its ordinary, dense weights equal those stored bit by
+        bit.
 
     Raises:
         CheckpointError: The file is no such file, or does not fit the network; names the tensor.
     """
-    tensors = read_sparse(path)
-    loaded = copy.deepcopy(model)
+    stored = read_sparse(path)
+    loaded = release(copy.deepcopy(model))
     own = loaded.state_dict()
-    for name in [*(n for n in own if n not in tensors), *(n for n in tensors if n not in own)]:
+    for name in [*(n for n in own if n not in stored), *(n for n in stored if n not in own)]:
         where = "the file" if name in own else "the network"
         raise CheckpointError(f"{path}: {where} has no tensor {name!r}")
-    for name, tensor in tensors.items():
+    for name, tensor in stored.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
                 f"{path}: {name!r} has shape {tuple(tensor.shape)}, the network's "
                 f"{tuple(own[name].shape)}"
             )
-    loaded.load_state_dict({n: t.to(own[n].device) for n, t in tensors.items()})
+    loaded.load_state_dict({n: t.to(own[n].device) for n, t in stored.items()})
     return loaded
 
 

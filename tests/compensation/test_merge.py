@@ -257,3 +257,15 @@ def test_wrong_options_are_named():
         Merge(threshold=2)
     with pytest.raises(ConfigError, match="lam is -1"):
         Merge(lam=-1)
+
+
+def test_merge_in_one_call():
+    model = randomise(conv_net(nn.ReLU(), True, False), seed=1)
+    plant(model[0], ((1, 0, 0.5), (3, 2, 3.0), (5, 4, 2.0)), model[1])
+    x = inputs(4, 3, 8, 8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scores = {"0": torch.tensor([2.0, 1.0, 2.0, 1.0, 2.0, 1.0])}
+    small = rlprune.merge(model, x[:1], keep=0.5, importance=scores)
+    assert small[0].out_channels == 3
+    torch.testing.assert_close(small(x), model(x), rtol=1e-10, atol=1e-10)
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
