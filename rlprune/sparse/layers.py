@@ -111,7 +111,7 @@ def layers(
             left[path] = f"excluded by '{glob}'"
         elif owners.get(id(weight), path) != path:
             left[path] = f"shares its weight with {owners[id(weight)]}"
-        elif convolution and module.groups > 1:  # type: ignore[union-attr]
+        elif convolution and module.groups > 1:
             left[path] = "a grouped convolution"
         elif not weight.is_floating_point():
             left[path] = f"its weight is {weight.dtype}"

@@ -17,6 +17,8 @@ class Mask(nn.Module):
         mask: Of the weight's shape, True where the weight stays.
     """
 
+    mask: Tensor
+
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
@@ -82,4 +84,4 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 def _is_held(module: nn.Module) -> bool:
     if not parametrize.is_parametrized(module, "weight"):
         return False
-    return any(isinstance(part, Mask) for part in module.parametrizations["weight"])  # type: ignore[index, union-attr]
+    return any(isinstance(part, Mask) for part in module.parametrizations["weight"])  # type: ignore[index]
