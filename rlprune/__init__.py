@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprune import budgets, importance, models
     from rlprune.budgets import Budget
+    from rlprune.compaction import compact, mask, merge
     from rlprune.data import Data
     from rlprune.errors import RlpruneError
-    from rlprune.oneshot import compact, mask, merge
     from rlprune.plan import Plan
     from rlprune.run import PruneResult, load, prune
     from rlprune.sparse import load_sparse, save_sparse, sparsify
@@ -50,12 +50,12 @@ _HOMES = {
     "Plan": "rlprune.plan",
     "PruneResult": "rlprune.run",
     "RlpruneError": "rlprune.errors",
-    "compact": "rlprune.oneshot",
+    "compact": "rlprune.compaction",
     "discover": "rlprune.structure",
     "load": "rlprune.run",
     "load_sparse": "rlprune.sparse",
-    "mask": "rlprune.oneshot",
-    "merge": "rlprune.oneshot",
+    "mask": "rlprune.compaction",
+    "merge": "rlprune.compaction",
     "prune": "rlprune.run",
     "save_sparse": "rlprune.sparse",
     "sparsify": "rlprune.sparse",

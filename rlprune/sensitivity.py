@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +18,8 @@ from rlprune.importance.base import owner
 from rlprune.inputs import batch_of, call
 from rlprune.linear.fits import Fit, prepare, refit
 from rlprune.modes import attention_spelled_out, evaluating
-from rlprune.observe.probes import Call, first, probe
+from rlprune.observe import Call, Watch
+from rlprune.observe.probes import Probed, first, probe
 from rlprune.progress import track
 
 if TYPE_CHECKING:
@@ -155,20 +155,14 @@ def _callers(groups: Groups, batches: Sequence[Batch]) -> dict[str, str]:
         if name in groups.tensors
     }
 
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if first(output) is not None:
-                called.add(path)
+    def note(seen: Call) -> None:
+        if first(seen.output) is not None:
+            called.add(seen.name)
 
-        return hook
-
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(groups.model))
-        stack.enter_context(attention_spelled_out())
-        for path in {path for paths in around.values() for path in paths}:
-            handle = groups.model.get_submodule(path).register_forward_hook(note(path))
-            stack.callback(handle.remove)
+    watch = Watch(groups.model)
+    for path in {path for paths in around.values() for path in paths}:
+        watch.module(path, after=note)
+    with torch.no_grad(), evaluating(groups.model), attention_spelled_out(), watch:
         call(groups.model, batch_of(batches[0][0], 1))
     found = {name: next((p for p in paths if p in called), None) for name, paths in around.items()}
     return {name: path for name, path in found.items() if path is not None}
@@ -241,7 +235,7 @@ def _refitted(fit: Fit, module: nn.Module, gone: Tensor) -> dict[str, Tensor]:
 
 
 def _answer_change(
-    model: nn.Module, trial: Trial, calls: Mapping[str, Sequence[Call]], count: int
+    model: nn.Module, trial: Trial, calls: Mapping[str, Sequence[Probed]], count: int
 ) -> float:
     """Sum over samples of the squared predicted change of the projected answer."""
     changes: list[Tensor] = []

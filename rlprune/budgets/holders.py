@@ -13,6 +13,7 @@ from rlprune.budgets.tracing import ShapeRun
 from rlprune.budgets.units import MACS, PARAMETERS, Unit
 from rlprune.inputs import ExampleInputs, call
 from rlprune.modes import attention_spelled_out, evaluating
+from rlprune.observe import Call, Watch
 
 _SELF = "the network itself"
 
@@ -45,27 +46,23 @@ def macs_by_layer(network: nn.Module, example_inputs: ExampleInputs) -> dict[str
     starts: list[float] = []
     inside: list[float] = []
     own: dict[str, float] = {}
-    names = {module: name or _SELF for name, module in network.named_modules()}
 
-    def enter(module: nn.Module, args: object) -> None:
+    def enter(module: Call) -> None:
         starts.append(run.macs)
         inside.append(0.0)
 
-    def leave(module: nn.Module, args: object, output: object) -> None:
+    def leave(module: Call) -> None:
         spent = run.macs - starts.pop()
         children = inside.pop()
-        own[names[module]] = own.get(names[module], 0.0) + spent - children
+        own[module.name or _SELF] = own.get(module.name or _SELF, 0.0) + spent - children
         if inside:
             inside[-1] += spent
 
-    handles = [module.register_forward_pre_hook(enter) for module in names]
-    handles += [module.register_forward_hook(leave) for module in names]
-    try:
-        with evaluating(network), attention_spelled_out(), torch.no_grad(), run:
-            call(network, example_inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch = Watch(network)
+    for path, _ in network.named_modules():
+        watch.module(path, before=enter, after=leave)
+    with evaluating(network), attention_spelled_out(), torch.no_grad(), watch, run:
+        call(network, example_inputs)
     return {name: value for name, value in own.items() if math.isfinite(value)}
 
 

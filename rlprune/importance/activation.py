@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from rlprune.importance.base import ScoringData, combine, owner
+from rlprune.importance.base import ScoringData, combine
 from rlprune.importance.magnitude import l2
-from rlprune.inputs import call
-from rlprune.modes import evaluating
+from rlprune.observe import Observation, Site, rows, stream
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
 
 logger = logging.getLogger(__name__)
-
-_CONVOLUTIONS = nn.modules.conv._ConvNd
 
 
 def activation(groups: Groups, group: Group, data: ScoringData) -> Tensor:
@@ -54,39 +49,21 @@ def mean_outputs(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
         Module name -> ``[channels]`` float64.
     """
     batches = data.require("activation")
-    model = groups.model
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def watch(name: str, dim: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            rows = output.detach().movedim(dim, 0).flatten(1).abs().double()
-            sums[name] = sums.get(name, 0) + rows.sum(1).cpu()
-            counts[name] = counts.get(name, 0) + rows.shape[1]
+    def add(seen: Observation) -> None:
+        name, units = seen.site.path, rows(seen).T.contiguous().abs().double()
+        sums[name] = sums.get(name, 0) + units.sum(1).cpu()
+        counts[name] = counts.get(name, 0) + units.shape[1]
 
-        return hook
-
-    handles = []
     names = {
         part.tensor.rpartition(".")[0]
         for group in groups.prunable
         for part in groups.slices(group)
         if part.role == "out"
     }
-    for name in sorted(names):
-        module = owner(model, f"{name}.weight")
-        if isinstance(module, _CONVOLUTIONS):
-            dim = -1 - len(module.kernel_size)
-        elif isinstance(module, (nn.Linear, nn.Embedding)):
-            dim = -1
-        else:
-            continue
-        handles.append(module.register_forward_hook(watch(name, dim)))
-    try:
-        with evaluating(model), torch.no_grad():
-            for inputs, _ in batches:
-                call(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    kinds = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
+    sites = [name for name in sorted(names) if isinstance(groups.model.get_submodule(name), kinds)]
+    stream(groups.model, batches, {Site(name): add for name in sites})
     return {name: total / counts[name] for name, total in sums.items()}

@@ -13,7 +13,7 @@ from rlprune.importance.base import ScoringData
 from rlprune.importance.magnitude import l1
 from rlprune.linear.fits import Fit, Prepared, prepare
 from rlprune.linear.weights import Consumer
-from rlprune.observe.probes import Call, probe
+from rlprune.observe.probes import Probed, probe
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -180,7 +180,7 @@ def _output_weights(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
     return {name: value for name, value in sums.items() if float(value.sum()) > 0}
 
 
-def _squares(consumer: Consumer, calls: list[Call]) -> Iterator[Tensor]:
+def _squares(consumer: Consumer, calls: list[Probed]) -> Iterator[Tensor]:
     """Of every call the summed squares of the gradients by output channel."""
     channels = 1 if isinstance(consumer.module, _Conv) else -1
     for call in calls:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from rlprune.linear.moments import InputMoments, Moments
+from rlprune.linear.moments import InputMoments, SplitMoments
 from rlprune.linear.solve import GRID, solve
 from rlprune.linear.weights import Consumer
 
@@ -114,7 +114,7 @@ def prepare(
     return known
 
 
-def _fit(moments: Moments, ridge: float | None) -> Fit:
+def _fit(moments: SplitMoments, ridge: float | None) -> Fit:
     consumer = moments.consumer
     weight = consumer.matrix(consumer.weight, getattr(consumer.module, "bias", None))
     gram = moments.mean(0, 1)
@@ -124,7 +124,7 @@ def _fit(moments: Moments, ridge: float | None) -> Fit:
     return Fit(consumer, gram, gram @ weight.T, ridge * scale)
 
 
-def choose_ridge(moments: Moments, weight: Tensor) -> float:
+def choose_ridge(moments: SplitMoments, weight: Tensor) -> float:
     """The ridge that predicts one half of the samples best when fitted on the other.
 
     Half of the units, evenly spaced, stand for those a plan removes. The optimum falls as one over

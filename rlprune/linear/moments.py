@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +10,12 @@ from torch import Tensor, nn
 
 from rlprune.batches import Batch
 from rlprune.errors import DataError
-from rlprune.inputs import batch_size, call
+from rlprune.inputs import batch_size
 from rlprune.linear.patches import patch_corners, patches
 from rlprune.linear.weights import Consumer, consumers
-from rlprune.modes import evaluating
+from rlprune.observe import Observation, Sink, Site, stream
+from rlprune.observe.moments import SecondMoments
+from rlprune.observe.rows import fitting_mask
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -22,53 +23,60 @@ if TYPE_CHECKING:
 _Conv = nn.modules.conv._ConvNd
 
 
-@dataclass
-class Moments:
-    """``sum x x^T`` of one consumer's inputs over two halves of the samples.
+class SplitMoments:
+    """``E[x x^T]`` of one consumer's inputs over two halves of the samples.
+
+    Where there is an intercept the last input is the constant 1.
 
     Attributes:
         consumer: the weight.
-        halves: [n, n] float64 each; the last input is the constant 1 where there is an intercept.
-        rows: number of rows in each.
+        halves: the moments of each, [n, n].
     """
 
-    consumer: Consumer
-    halves: list[Tensor] = field(default_factory=list)
-    rows: list[int] = field(default_factory=lambda: [0, 0])
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.halves = (SecondMoments(), SecondMoments())
 
-    def add(self, rows: Tensor, first: int) -> None:
-        """Add rows [samples, positions, n]; samples are dealt out in turn, from half ``first``."""
+    def add(self, rows: Tensor, first: int, mask: Tensor | None = None) -> None:
+        """Take in rows.
+
+        Args:
+            rows: [samples, positions, n]; samples are dealt out in turn.
+            first: the half that the first one goes to.
+            mask: [samples, positions], true where a row counts.
+        """
         if self.consumer.intercept:
             rows = torch.cat([rows, torch.ones_like(rows[..., :1])], 2)
-        if not self.halves:
-            size = rows.shape[2]
-            kind = torch.float32 if rows.device.type == "mps" else torch.float64
-            self.halves = [
-                torch.zeros(size, size, dtype=kind, device=rows.device) for _ in range(2)
-            ]
+        if mask is not None:
+            rows = rows * mask[..., None]
         for half in range(2):
-            part = rows[(half + first) % 2 :: 2].flatten(0, 1)
-            self.halves[half] += part.T @ part
-            self.rows[half] += part.shape[0]
+            mine = slice((half + first) % 2, None, 2)
+            count = None if mask is None else int(mask[mine].sum())
+            self.halves[half].add(rows[mine].flatten(0, 1), count=count)
+
+    @property
+    def rows(self) -> list[int]:
+        """Number of rows in each half."""
+        return [half.count for half in self.halves]
 
     @property
     def finite(self) -> bool:
         """Whether no input was infinite or not a number."""
-        return all(bool(torch.isfinite(half).all()) for half in self.halves)
+        return all(half.finite for half in self.halves)
 
     def mean(self, *halves: int) -> Tensor:
         """``E[x x^T]`` over the given halves, float64 on the CPU."""
-        total = sum(self.halves[h] for h in halves)
-        assert isinstance(total, Tensor)
-        return total.cpu().double() / max(1, sum(self.rows[h] for h in halves))
+        total = torch.stack([self.halves[h].sums[0] for h in halves]).sum(0)
+        return total / max(1, sum(self.halves[h].count for h in halves))
 
 
 class InputMoments:
     """Moments of every consumer of a dense network.
 
+    Positions that a batch's ``attention_mask`` calls padding are left out.
+
     Args:
-        groups: the dense network's groups; the network runs in eval mode, forward hooks are taken
-            off afterwards.
+        groups: the dense network's groups; the network runs in eval mode and is not changed.
         batches: calibration batches.
         patch_limit: see `consumers`.
         limit: see `consumers`.
@@ -99,53 +107,46 @@ class InputMoments:
         self.images = sum(batch_size(inputs) for inputs, _ in batches)
         self._rows = rows
         self._generator = torch.Generator().manual_seed(seed)
-        self._seen = 0
-        self._batch = 0
         wanted, self.left_out = consumers(groups, patch_limit, limit)
-        self.found = {c.name: Moments(c) for c in wanted}
-        handles = [
-            m.consumer.module.register_forward_pre_hook(self._hook(m)) for m in self.found.values()
-        ]
-        try:
-            with torch.no_grad(), evaluating(groups.model):
-                for inputs, _ in batches:
-                    self._batch = batch_size(inputs)
-                    call(groups.model, inputs)
-                    self._seen += self._batch
-        finally:
-            for handle in handles:
-                handle.remove()
-        for name in [n for n, m in self.found.items() if not m.halves]:
+        self.found = {c.name: SplitMoments(c) for c in wanted}
+        sinks = {Site(c.path, "input"): self._sink(self.found[c.name]) for c in wanted}
+        stream(groups.model, batches, sinks)
+        for name in [n for n, m in self.found.items() if not any(m.rows)]:
             del self.found[name]
             self.left_out[name] = "its module is not called by itself"
 
-    def _hook(self, moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def _sink(self, moments: SplitMoments) -> Sink:
         consumer = moments.consumer
-        inputs = consumer.inputs
 
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].detach()
-            x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-            share = max(self._rows, 16 * inputs) * self._batch / self.images
-            moments.add(self._sample(consumer, module, x, share), self._seen % 2)
+        def sink(seen: Observation) -> None:
+            share = max(self._rows, 16 * consumer.inputs) * seen.samples / self.images
+            rows, mask = self._sample(consumer, seen, share)
+            moments.add(rows, seen.start % 2, mask)
 
-        return hook
+        return sink
 
-    def _sample(self, consumer: Consumer, module: nn.Module, x: Tensor, share: float) -> Tensor:
-        """About ``share`` rows of a consumer's input, [samples, positions, n]."""
+    def _sample(
+        self, consumer: Consumer, seen: Observation, share: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """About ``share`` rows of a consumer's input, [samples, positions, n], and their mask."""
+        x = seen.value
+        x = x if x.dtype in (torch.float32, torch.float64) else x.float()
         if consumer.form == "patches":
-            assert isinstance(module, nn.Conv2d)
+            assert isinstance(consumer.module, nn.Conv2d)
             count = max(1, round(share / x.shape[0]))
-            corners = patch_corners(module, x.shape)
+            corners = patch_corners(consumer.module, x.shape)
             if len(corners) > count:
                 corners = corners[torch.randint(len(corners), (count,), generator=self._generator)]
-            return patches(module, x, corners)
-        if isinstance(module, _Conv):
+            return patches(consumer.module, x, corners), None
+        if isinstance(consumer.module, _Conv):
             x = x.movedim(1, -1)
-        samples = x.shape[0] if x.ndim > 1 and x.shape[0] % self._batch == 0 else 1
+        samples = x.shape[0] if x.ndim > 1 and x.shape[0] % seen.samples == 0 else 1
         rows = x.reshape(samples, -1, x.shape[-1])
-        count = max(1, round(share / samples))
+        mask = fitting_mask(seen)
+        mask = None if mask is None else mask.reshape(rows.shape[:2])
+        held = rows[..., 0].numel() if mask is None else int(mask.sum())
+        count = max(1, round(share * rows.shape[1] / max(1, held)))
         if rows.shape[1] <= count:
-            return rows
-        at = torch.randint(rows.shape[1], (count,), generator=self._generator)
-        return rows[:, at.to(x.device)]
+            return rows, mask
+        at = torch.randint(rows.shape[1], (count,), generator=self._generator).to(x.device)
+        return rows[:, at], None if mask is None else mask[:, at]

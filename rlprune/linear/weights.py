@@ -32,6 +32,11 @@ class Consumer:
     form: str
 
     @property
+    def path(self) -> str:
+        """Path of the module."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def dim(self) -> int:
         """Dimension of the weight along which it reads units."""
         return 0 if self.form == "transposed" else 1

@@ -1,32 +1,32 @@
-"""What layers read and how the network's answer depends on what they return."""
+"""How the network's answer depends on what layers return."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlprune.batches import Batch, answer
-from rlprune.inputs import batch_size, map_tensors
+from rlprune.inputs import ExampleInputs, batch_size, map_tensors
 from rlprune.modes import attention_spelled_out, evaluating
-
-if TYPE_CHECKING:
-    from rlprune.inputs import ExampleInputs
+from rlprune.observe.recorder import attention_mask, differentiable
+from rlprune.observe.watch import Call, Watch, Watcher
 
 
 @dataclass
-class Call:
+class Probed:
     """One call of a layer in the dense network.
 
     Attributes:
         args: what it was called with.
         kwargs: likewise.
         output: what it returned; the first of several tensors.
-        gradient: of a random projection of the network's answer with respect to ``output``.
+        gradient: of a random projection of the network's answer with respect to ``output``; empty
+            where the answer does not depend on it.
     """
 
     args: tuple[Any, ...]
@@ -43,14 +43,15 @@ def probe(
     samples: int = 256,
     chunk: int = 32,
     seed: int = 0,
-) -> Iterator[tuple[int, dict[str, list[Call]]]]:
+) -> Iterator[tuple[int, dict[str, list[Probed]]]]:
     r"""Run a network on calibration samples and differentiate random projections of its answer.
 
     With ``v ~ N(0, I)`` over the entries of a sample's answer ``z``, less its mean over the
     classes (which a softmax does not see), a small change ``d`` of a layer's output changes the
     answer by about ``J d``, and ``(v . J d)^2`` is an unbiased estimate of ``||J d||^2``: one
     backward pass for all layers tells how much any change of any of them matters (Hutchinson,
-    1990; the Gauss-Newton form of the curvature, Schraudolph, 2002).
+    1990; the Gauss-Newton form of the curvature, Schraudolph, 2002). Answers at positions that are
+    padding do not count.
 
     Args:
         model: The network; run in eval mode, never changed.
@@ -66,16 +67,16 @@ def probe(
     """
     generator = torch.Generator().manual_seed(seed)
     for inputs in _chunks(batches, samples, chunk):
-        calls: dict[str, list[Call]] = {}
+        calls: dict[str, list[Probed]] = {path: [] for path in layers}
+        watch = Watch(model)
+        for path, found in calls.items():
+            watch.module(path, after=_watcher(found))
         with ExitStack() as stack:
             stack.enter_context(evaluating(model))
             stack.enter_context(attention_spelled_out())
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            for path in layers:
-                hook = _hook(calls.setdefault(path, []))
-                handle = model.get_submodule(path).register_forward_hook(hook, with_kwargs=True)
-                stack.callback(handle.remove)
+            stack.enter_context(watch)
             weights = [p for p in model.parameters() if p.requires_grad]
             for weight in weights:
                 stack.callback(weight.requires_grad_, True)
@@ -83,10 +84,7 @@ def probe(
             result = answer(model, inputs).float()
             if not result.requires_grad:
                 return
-            direction = torch.randn(result.shape, generator=generator).to(result.device)
-            classes = 1 if result.ndim > 3 else -1
-            if result.ndim > 1 and result.shape[classes] > 1:
-                direction -= direction.mean(classes, keepdim=True)
+            direction = _direction(result, generator, attention_mask(inputs))
             (result * direction).sum().backward()
         seen = {path: [c for c in found if c.gradient.numel()] for path, found in calls.items()}
         yield batch_size(inputs), seen
@@ -98,24 +96,32 @@ def first(output: Any) -> Tensor | None:
     return lead if isinstance(lead, Tensor) and lead.is_floating_point() else None
 
 
-def _hook(calls: list[Call]) -> Any:
-    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        lead = first(output)
+def _direction(result: Tensor, generator: torch.Generator, mask: Tensor | None) -> Tensor:
+    direction = torch.randn(result.shape, generator=generator).to(result.device)
+    classes = 1 if result.ndim > 3 else -1
+    if result.ndim > 1 and result.shape[classes] > 1:
+        direction -= direction.mean(classes, keepdim=True)
+    if mask is not None and result.ndim == 3 and result.shape[:2] == mask.shape:
+        direction *= mask[..., None]
+    return direction
+
+
+def _watcher(calls: list[Probed]) -> Watcher:
+    def watcher(call: Call) -> None:
+        lead = first(call.output)
         if lead is None or not torch.is_grad_enabled():
-            return None
+            return
         plain = lead.detach()
-        call = Call(_copied(args), _copied(kwargs), plain, plain.new_empty(0))
-        calls.append(call)
-        # A copy, so that an activation working in place changes neither the record nor a leaf.
-        passed = (lead if lead.requires_grad else plain.clone().requires_grad_()).clone()
+        found = Probed(_copied(call.args), _copied(call.kwargs), plain, plain.new_empty(0))
+        calls.append(found)
 
         def keep(gradient: Tensor) -> None:
-            call.gradient = gradient.detach()
+            found.gradient = gradient.detach()
 
-        passed.register_hook(keep)
-        return (passed, *output[1:]) if lead is not output else passed
+        passed = differentiable(lead, keep)
+        call.output = passed if lead is call.output else (passed, *call.output[1:])
 
-    return hook
+    return watcher
 
 
 def _copied(value: Any) -> Any:

@@ -33,15 +33,17 @@ class Observation:
         value: The activation or its gradient, without history. It is the network's own memory, to
             be read now: what is to outlive the sink has to be copied.
         module: The module at the site; None at functions.
-        start: Samples that passed in earlier batches (see `Recorder.batch`).
+        samples: Number of samples in the batch (see `Recorder.batch`); 0 where nobody told.
+        start: Samples that passed in earlier batches.
         mask: ``[samples, positions]``, true where a position counts; None where all do.
     """
 
     site: Site
     value: Tensor
-    module: nn.Module | None
-    start: int
-    mask: Tensor | None
+    module: nn.Module | None = None
+    samples: int = 0
+    start: int = 0
+    mask: Tensor | None = None
 
 
 Sink = Callable[[Observation], "Tensor | None"]
@@ -149,7 +151,7 @@ class Recorder:
                 self._hand_back(site, at, sink, call, value, place)
                 return
             self.seen[site] += 1
-            new = sink(Observation(at, value.detach(), call.module, self._start, self._mask))
+            new = sink(self._observation(at, value, call))
             if new is not None:
                 place.put(call, new)
 
@@ -160,13 +162,17 @@ class Recorder:
     ) -> None:
         if not value.is_floating_point() or not torch.is_grad_enabled():
             return
-        start, mask = self._start, self._mask
+        seen = self._observation(at, value, call)
 
         def keep(gradient: Tensor) -> None:
             self.seen[site] += 1
-            sink(Observation(at, gradient.detach(), call.module, start, mask))
+            sink(replace(seen, value=gradient.detach()))
 
         place.put(call, differentiable(value, keep))
+
+    def _observation(self, site: Site, value: Tensor, call: Call) -> Observation:
+        batch = (self._size, self._start, self._mask)
+        return Observation(site, value.detach(), call.module, *batch)
 
 
 def differentiable(value: Tensor, keep: Callable[[Tensor], None]) -> Tensor:

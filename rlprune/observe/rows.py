@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from rlprune.errors import DataError
 from rlprune.observe.recorder import Observation
+
+logger = logging.getLogger(__name__)
 
 _CHANNELS_FIRST = (
     nn.modules.conv._ConvNd,
@@ -66,6 +70,15 @@ def position_mask(seen: Observation, axis: int | None = None) -> Tensor | None:
         f"the mask {tuple(mask.shape)} does not fit the value {tuple(seen.value.shape)} at "
         f"'{seen.site}'; give stream(..., mask=...) a function that makes one that does"
     )
+
+
+def fitting_mask(seen: Observation, axis: int | None = None) -> Tensor | None:
+    """`position_mask` where it fits; None where all positions count or it cannot be told."""
+    try:
+        return position_mask(seen, axis)
+    except DataError as error:
+        logger.debug("padding is not told apart: %s", error)
+        return None
 
 
 def places(seen: Observation, axis: int | None = None) -> Tensor:

@@ -100,6 +100,8 @@ def expand(network: nn.Module, pattern: str | Site) -> list[Site]:
     """
     site = Site.parse(pattern, network) if isinstance(pattern, str) else pattern
     path, colon, function = site.path.partition(":")
+    if _is_module(network, path):
+        return [site]
     modules = _modules(network)
     found = _matches(path, modules)
     if not found and not colon:
@@ -115,6 +117,14 @@ def expand_all(network: nn.Module, sinks: Mapping[Any, Any] | None) -> Iterator[
     for pattern, sink in (sinks or {}).items():
         for site in expand(network, pattern):
             yield site, sink
+
+
+def _is_module(network: nn.Module, path: str) -> bool:
+    try:
+        network.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _modules(network: nn.Module) -> dict[str, Any]:

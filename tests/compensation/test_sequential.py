@@ -19,8 +19,8 @@ from rlprune.compensation import (
     recalibrate,
 )
 from rlprune.compensation.sequential import fitting
+from rlprune.compensation.sequential.samples import joined, largest_activations
 from rlprune.compensation.sequential.sums import Sums
-from rlprune.compensation.sequential.targets import joined, largest_activations
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
 from tests.compensation.planted import generator, randomise

@@ -66,9 +66,8 @@ def test_masks_of_flattened_rows_and_masks_that_do_not_fit() -> None:
     mask = torch.tensor([[True, True, False], [True, False, False]])
 
     def seen(*shape: int) -> Observation:
-        return Observation(
-            Site("a"), torch.arange(1.0 * torch.Size(shape).numel()).reshape(shape), None, 5, mask
-        )
+        values = torch.arange(1.0 * torch.Size(shape).numel()).reshape(shape)
+        return Observation(Site("a"), values, start=5, mask=mask)
 
     for shape in ((2, 3, 4), (6, 4)):
         assert rows(seen(*shape))[:, 0].tolist() == [0.0, 4.0, 12.0]

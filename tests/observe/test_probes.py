@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlprune.observe.probes import Call, probe
+from rlprune.observe.probes import Probed, probe
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -31,7 +31,7 @@ def network(inplace: bool = False) -> nn.Sequential:
     return model
 
 
-def probed(model: nn.Module, x: Any, *layers: str, **options: Any) -> list[dict[str, list[Call]]]:
+def probed(model: nn.Module, x: Any, *layers: str, **options: Any) -> list[dict[str, list[Probed]]]:
     return [calls for _, calls in probe(model, [(x, None)], layers, **options)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rlprune.batches import as_batches
 from rlprune.compensation.base import METHODS, Context
@@ -14,6 +14,8 @@ from rlprune.compensation.statistics import batch_norms
 from rlprune.errors import DataError
 from rlprune.inputs import call
 from rlprune.modes import evaluating
+from rlprune.observe import Observation, Recorder, Site
+from rlprune.observe.moments import Moments
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -54,77 +56,68 @@ def recalibrate(module: nn.Module, batches: Any) -> nn.Module:
     Raises:
         DataError: There is no batch, or a layer saw a single value per channel.
     """
+    names = {id(part): path for path, part in module.named_modules()}
     layers = batch_norms(module)
     if not layers:
         return module
-    moments = [_Moments() for _ in layers]
-    handles = [
-        layer.register_forward_pre_hook(moment.hook)
-        for layer, moment in zip(layers, moments, strict=True)
-    ]
+    pooled = [_Pooled() for _ in layers]
+    recorder = Recorder(
+        module,
+        {
+            Site(names[id(layer)], "input"): entry.note
+            for layer, entry in zip(layers, pooled, strict=True)
+        },
+    )
     kept = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     try:
-        with evaluating(module), torch.no_grad():
+        with evaluating(module), torch.no_grad(), recorder:
             for layer in layers:
                 layer.training, layer.momentum, layer.num_batches_tracked = True, 1.0, None
-            _run(module, as_batches(batches), layers, moments)
+            _run(module, as_batches(batches), layers, pooled)
     finally:
-        for handle in handles:
-            handle.remove()
         for layer, (momentum, tracked) in zip(layers, kept, strict=True):
             layer.momentum, layer.num_batches_tracked = momentum, tracked
-    for layer, moment in zip(layers, moments, strict=True):
-        moment.write(layer)
+    for layer, entry in zip(layers, pooled, strict=True):
+        entry.write(layer)
     return module
 
 
-class _Moments:
-    """Pooled first and second moments of one layer's input."""
+class _Pooled:
+    """Pooled moments of one layer's input."""
 
     def __init__(self) -> None:
-        self.batch = 0
-        self.count = 0
-        self.mean: Tensor | None = None
-        self.spread: Tensor | None = None
+        self._batch = 0
+        self._moments = Moments(cross=False)
 
-    def hook(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def note(self, seen: Observation) -> None:
         """Note how many positions per channel the layer is about to see."""
-        inputs = args[0]
-        self.batch = inputs.numel() // inputs.shape[1]
+        self._batch = seen.value.numel() // seen.value.shape[1]
 
     def add(self, layer: _BatchNorm) -> None:
-        """Merge the batch statistics the layer has just stored (Chan et al., 1979)."""
-        if not self.batch:
+        """Merge the batch statistics the layer has just stored."""
+        if not self._batch:
             return
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        mean = layer.running_mean.double()
-        spread = layer.running_var.double() * (self.batch - 1)
-        if self.mean is None or self.spread is None:
-            self.count, self.mean, self.spread = self.batch, mean, spread
-        else:
-            total = self.count + self.batch
-            delta = mean - self.mean
-            self.mean = self.mean + delta * (self.batch / total)
-            self.spread = self.spread + spread + delta**2 * (self.count * self.batch / total)
-            self.count = total
-        self.batch = 0
+        spread = layer.running_var.double() * (self._batch - 1)
+        self._moments.merge(self._batch, layer.running_mean.double(), spread)
+        self._batch = 0
 
     def write(self, layer: _BatchNorm) -> None:
         """Store the pooled statistics; a layer the batches never reached keeps its own."""
-        if self.mean is None or self.spread is None:
+        if not self._moments.count:
             return
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        layer.running_mean.copy_(self.mean)
-        layer.running_var.copy_(self.spread / max(self.count - 1, 1))
+        layer.running_mean.copy_(self._moments.mean)
+        layer.running_var.copy_(self._moments.covariance)
 
 
 def _run(
     module: nn.Module,
     batches: Iterable[Any],
     layers: list[_BatchNorm],
-    moments: list[_Moments],
+    pooled: list[_Pooled],
 ) -> None:
     seen = 0
     for inputs, _ in batches:
@@ -134,8 +127,8 @@ def _run(
             raise DataError(
                 f"recalibration needs more than one value per channel in every batch: {error}"
             ) from error
-        for layer, moment in zip(layers, moments, strict=True):
-            moment.add(layer)
+        for layer, entry in zip(layers, pooled, strict=True):
+            entry.add(layer)
         seen += 1
     if not seen:
         raise DataError("recalibration needs at least one calibration batch")

@@ -96,7 +96,7 @@ class LeastSquares:
 
 def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> None:
     consumer = fit.consumer
-    module = context.module.get_submodule(consumer.name.rpartition(".")[0])
+    module = context.module.get_submodule(consumer.path)
     small = module.get_parameter("weight")
     bias = getattr(module, "bias", None)
     fitted = refit(fit, kept, consumer.matrix(small, bias), outputs)

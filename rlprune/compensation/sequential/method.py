@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -14,20 +13,20 @@ from rlprune.batches import answer
 from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
 from rlprune.compensation.sequential.fitting import match, refit_rows, scale_of
-from rlprune.compensation.sequential.sums import Sums, Term
-from rlprune.compensation.sequential.targets import (
+from rlprune.compensation.sequential.samples import (
     Sampler,
-    Targets,
-    hooked,
     joined,
     largest_activations,
     part_of,
 )
+from rlprune.compensation.sequential.sums import Sums, Term
+from rlprune.compensation.sequential.targets import Targets
 from rlprune.compensation.statistics import batch_statistics
 from rlprune.errors import ConfigError, DataError
 from rlprune.inputs import batch_size, call
 from rlprune.linear.weights import Consumer, form_of
 from rlprune.modes import evaluating
+from rlprune.observe import Observation, Recorder, Site
 from rlprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -165,14 +164,12 @@ class SequentialLeastSquares:
             if norm is not None and found[1]:
                 match(norm, consumer.module.forward(x), wanted)
 
-        def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            def on_call(module: nn.Module, args: tuple[Any, ...]) -> None:
-                if name in targets.sums:
-                    waiting[name] = args[0].detach()
-                elif name not in self.errors:
-                    refit(name, args[0].detach(), None, None)
-
-            return on_call
+        def entered(seen: Observation) -> None:
+            name = seen.site.path
+            if name in targets.sums:
+                waiting[name] = seen.value
+            elif name not in self.errors:
+                refit(name, seen.value, None, None)
 
         def replace(term: Term, beside: Tensor) -> Tensor | None:
             x = waiting.pop(term.layer, None)
@@ -183,13 +180,13 @@ class SequentialLeastSquares:
             answered = sampler.consumers[term.layer].module.forward(x)
             return answered if norm is None else norm.forward(answered)
 
-        hooks = {name: hook(name) for name in targets.order}
+        sinks = {Site(name, "input"): entered for name in targets.order}
         sums = Sums(context.module, targets.sums.keys(), targets.prefer, replace=replace)
         with (
             closing(bar),
             torch.no_grad(),
             batch_statistics(context.module),
-            hooked(context.module, hooks, before=True),
+            Recorder(context.module, sinks),
             sums,
         ):
             call(context.module, inputs)

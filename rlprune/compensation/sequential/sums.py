@@ -5,19 +5,13 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from rlprune.compensation.statistics import batch_norms
-
-_ADDITIONS = frozenset(
-    [torch.add, *(getattr(torch.Tensor, f) for f in "add add_ __add__ __radd__ __iadd__".split())]
-)
+from rlprune.observe import Call, Watch
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ Replace = Callable[[Term, Tensor], "Tensor | None"]
 Result = Callable[[Term, Tensor], None]
 
 
-class Sums(TorchFunctionMode):
+class Sums:
     """Finds, while a network runs, additions of a layer's output and a tensor of the same shape.
 
     The output has to arrive as the layer left it, or through one batch normalisation. Of two layers
@@ -65,52 +59,47 @@ class Sums(TorchFunctionMode):
         replace: Replace | None = None,
         result: Result | None = None,
     ) -> None:
-        super().__init__()
-        self._network, self._layers, self._prefer = network, layers, prefer
-        self._replace, self._result = replace, result
+        self._prefer, self._replace, self._result = prefer, replace, result
         self._known: dict[int, tuple[weakref.ref[Tensor], int, Term]] = {}
         self._entering: Term | None = None
-        self._stack = ExitStack()
+        self._adding: Term | None = None
         self.calls: Counter[str] = Counter()
         self.normalised: set[str] = set()
+        self._watch = Watch(network)
+        norms = {id(norm) for norm in batch_norms(network)}
+        for path, module in network.named_modules():
+            if path in layers:
+                self._watch.module(path, after=self._answered)
+            elif id(module) in norms:
+                self._watch.module(path, before=self._entered, after=self._left)
+        self._watch.function("add", before=self._add, after=self._added)
 
     def __enter__(self) -> Sums:
-        """Put hooks on the layers and batch normalisations."""
-        norms = {id(norm) for norm in batch_norms(self._network)}
-        for path, module in self._network.named_modules():
-            if path in self._layers:
-                hook = module.register_forward_hook(self._answered(path))
-                self._stack.callback(hook.remove)
-            elif id(module) in norms:
-                before = module.register_forward_pre_hook(self._entered)
-                after = module.register_forward_hook(self._normalised(path))
-                self._stack.callback(before.remove)
-                self._stack.callback(after.remove)
-        super().__enter__()
+        """Begin to look."""
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *details: Any) -> None:
-        """Take the hooks off."""
-        self._stack.close()
-        super().__exit__(*details)
+        """Look no more."""
+        self._watch.__exit__(*details)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Look at additions; everything else passes."""
-        if func not in _ADDITIONS or kwargs or len(args) != 2:
-            return func(*args, **(kwargs or {}))
-        found = self._term(args)
+    def _add(self, call: Call) -> None:
+        self._adding = None
+        if call.kwargs or len(call.args) != 2:
+            return
+        found = self._term(call.args)
         if found is None:
-            return func(*args)
-        place, term = found
-        new = None if self._replace is None else self._replace(term, args[1 - place])
+            return
+        place, self._adding = found
+        new = None
+        if self._replace is not None:
+            new = self._replace(self._adding, call.args[1 - place])
         if new is not None:
-            args = (new, args[1]) if place == 0 else (args[0], new)
-        total = func(*args)
-        if self._result is not None:
-            self._result(term, total)
-        return total
+            call.args = (new, call.args[1]) if place == 0 else (call.args[0], new)
+
+    def _added(self, call: Call) -> None:
+        if self._adding is not None and self._result is not None:
+            self._result(self._adding, call.output)
 
     def _term(self, args: tuple[Any, ...]) -> tuple[int, Term] | None:
         if not all(isinstance(x, Tensor) for x in args) or args[0].shape != args[1].shape:
@@ -129,26 +118,21 @@ class Sums(TorchFunctionMode):
         if isinstance(value, Tensor):
             self._known[id(value)] = (weakref.ref(value), _version(value), term)
 
-    def _answered(self, path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self._note(output, Term(path))
+    def _answered(self, call: Call) -> None:
+        self._note(call.output, Term(call.name))
 
-        return hook
-
-    def _entered(self, module: nn.Module, args: Any) -> None:
-        term = self.origin(args[0]) if args and isinstance(args[0], Tensor) else None
+    def _entered(self, call: Call) -> None:
+        lead = call.args[0] if call.args else None
+        term = self.origin(lead) if isinstance(lead, Tensor) else None
         self._entering = term if term is not None and term.norm is None else None
         if self._entering is not None:
             self.normalised.add(self._entering.layer)
 
-    def _normalised(self, path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self.calls[path] += 1
-            if self._entering is not None:
-                self._note(output, Term(self._entering.layer, path))
-                self._entering = None
-
-        return hook
+    def _left(self, call: Call) -> None:
+        self.calls[call.name] += 1
+        if self._entering is not None:
+            self._note(call.output, Term(self._entering.layer, call.name))
+            self._entering = None
 
 
 def _version(value: Tensor) -> int:
