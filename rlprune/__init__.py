@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rlprune.compaction import compact, mask, merge
     from rlprune.data import Data
     from rlprune.errors import RlpruneError
+    from rlprune.integrations import hf
     from rlprune.plan import Plan
     from rlprune.run import PruneResult, load, prune
     from rlprune.sparse import load_sparse, save_sparse, sparsify
@@ -30,6 +31,7 @@ __all__ = [
     "budgets",
     "compact",
     "discover",
+    "hf",
     "importance",
     "load",
     "load_sparse",
@@ -60,7 +62,12 @@ _HOMES = {
     "save_sparse": "rlprune.sparse",
     "sparsify": "rlprune.sparse",
 }
-_MODULES = {"budgets", "importance", "models"}
+_MODULES = {
+    "budgets": "rlprune.budgets",
+    "hf": "rlprune.integrations.hf",
+    "importance": "rlprune.importance",
+    "models": "rlprune.models",
+}
 
 try:
     __version__ = version("rlprune")
@@ -73,7 +80,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name in _MODULES:
-        return import_module(f"rlprune.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'rlprune' has no attribute '{name}'")
 
 

@@ -58,6 +58,10 @@ def _gpt2(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
     return tf.GPT2LMHeadModel, config, _padded()
 
 
+def _gpt_neox(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
+    return tf.GPTNeoXForCausalLM, tf.GPTNeoXConfig(**_ENCODER), _padded()
+
+
 def _llama(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
     return tf.LlamaForCausalLM, tf.LlamaConfig(**_DECODER), _padded()
 
@@ -105,6 +109,7 @@ BUILDERS: dict[str, Callable[[Any], tuple[type[Any], Any, dict[str, Any]]]] = {
     "roberta": _roberta,
     "distilbert": _distilbert,
     "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
     "llama": _llama,
     "qwen3": _qwen3,
     "t5": _t5,
@@ -114,12 +119,12 @@ BUILDERS: dict[str, Callable[[Any], tuple[type[Any], Any, dict[str, Any]]]] = {
 }
 
 
-def build(name: str, attention: str = "sdpa") -> tuple[nn.Module, dict[str, Any]]:
+def build(name: str, attention: str | None = "sdpa") -> tuple[nn.Module, dict[str, Any]]:
     """A toy model and its keyword inputs.
 
     Args:
         name: a key of `BUILDERS`.
-        attention: "sdpa" or "eager".
+        attention: "sdpa" or "eager"; None for what transformers would choose.
     """
     import transformers
 

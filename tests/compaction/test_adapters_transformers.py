@@ -16,8 +16,8 @@ from rlprune.zoo import transformers_tiny
 from rlprune.zoo.networks import randomise
 
 HEADS = {
-    "bert": 2, "roberta": 2, "distilbert": 2, "gpt2": 2, "llama": 2, "qwen3": 2, "t5": 3,
-    "t5-gated": 1, "vit": 2, "whisper": 6,
+    "bert": 2, "roberta": 2, "distilbert": 2, "gpt2": 2, "gpt_neox": 2, "llama": 2, "qwen3": 2,
+    "t5": 3, "t5-gated": 1, "vit": 2, "whisper": 6,
 }  # fmt: skip
 FFN = {name: 4 if name in ("t5", "whisper") else 2 for name in HEADS}
 
