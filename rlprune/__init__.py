@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprune import budgets, importance, models
     from rlprune.budgets import Budget
-    from rlprune.compaction import compact, mask, merge
     from rlprune.data import Data
     from rlprune.errors import RlpruneError
     from rlprune.integrations import hf
+    from rlprune.oneshot import compact, mask, merge
     from rlprune.plan import Plan
     from rlprune.run import PruneResult, load, prune
     from rlprune.sparse import load_sparse, save_sparse, sparsify
@@ -52,12 +52,12 @@ _HOMES = {
     "Plan": "rlprune.plan",
     "PruneResult": "rlprune.run",
     "RlpruneError": "rlprune.errors",
-    "compact": "rlprune.compaction",
+    "compact": "rlprune.oneshot",
     "discover": "rlprune.structure",
     "load": "rlprune.run",
     "load_sparse": "rlprune.sparse",
-    "mask": "rlprune.compaction",
-    "merge": "rlprune.compaction",
+    "mask": "rlprune.oneshot",
+    "merge": "rlprune.oneshot",
     "prune": "rlprune.run",
     "save_sparse": "rlprune.sparse",
     "sparsify": "rlprune.sparse",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,20 @@ class Labels:
 
     def __len__(self) -> int:
         return self._count
+
+    def state(self) -> tuple[Any, ...]:
+        """What `restore` needs to forget everything that happens from now on."""
+        sizes = (self._count, len(self.origins), len(self.reasons), len(self._frozen))
+        return (self._parent[: self._count].copy(), *sizes)
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go back to an earlier `state`."""
+        parent, self._count, origins, reasons, frozen = state
+        self._parent[: self._count] = parent
+        del self.origins[origins:], self._starts[origins:], self._frozen[frozen:]
+        for reason in self.reasons[reasons:]:
+            del self._reason_ids[reason]
+        del self.reasons[reasons:]
 
     def new(self, tensor: int, dim: int, size: int) -> np.ndarray:
         """Create ``size`` fresh labels for one dimension of one tensor. Returns them, [size]."""

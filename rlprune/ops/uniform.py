@@ -1,9 +1,10 @@
 """Constants that follow a size: tensors of one value along some dimensions.
 
 A mask built by ``zeros`` or ``expand`` has as many heads as the attention it meets, and the same
-value for each: meeting it does not fix the number of heads. All units that meet one such size are
-joined, since it can follow only one of them. Only a tensor's history counts, never its values; the
-compacted network's run proves that the size did follow.
+value for each: meeting it does not fix the number of heads. Noise is alike: its values are drawn in
+the same way for every position. All units that meet one such size are joined, since it can follow
+only one of them. Only a tensor's history counts, never its values; the compacted network's run
+proves that the size did follow.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ class Uniform:
 
     def note(self, op: Op, func: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
         """Follow one op, ``func`` with record ``op``, on unlabelled tensors."""
+        made = op.makes is not Makes.NOTHING
         if func._schema.is_mutable:
-            self._forget(inputs[:1])
+            alone = torch.Tag.pointwise in func.tags and all(x.numel() == 1 for x in inputs[1:])
+            if not (alone or made or op.random):
+                self._forget(inputs[:1])
             return
         for result in results:
             long = [d for d, n in enumerate(result.shape) if n > 1]
-            if op.makes in (Makes.ONE_VALUE, Makes.ZEROS):
+            if made or (op.random and not inputs):
                 self._sizes[result] = {d: Size() for d in long}
             elif op.moves is Moves.REPEATS:
                 source = inputs[0]

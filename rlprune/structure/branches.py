@@ -101,7 +101,7 @@ def _runs(model: nn.Module, inputs: Any, dense: Trace, branches: Sequence[Branch
     """Whether the network without the branches runs all other ops as before."""
     try:
         memo: dict[int, Any] = {id(p): p for p in model.parameters()}
-        trace = run_trace(without(model, branches, memo), inputs, train=False).trace
+        trace = run_trace(without(model, branches, memo), inputs, more=False).trace
     except RlpruneError as error:
         logger.debug("dropping %s fails: %s", [b.name for b in branches], error)
         return False

@@ -29,6 +29,8 @@ class Step:
     """One op of the trace, kept to find the op where a compacted network departs from it.
 
     ``args`` and ``kwargs`` are those of the call with every tensor replaced by its `Source`.
+    ``free`` holds, for every result, dimensions along which it is one value: a constant whose size
+    may follow a width that it meets.
     """
 
     module: str
@@ -37,6 +39,7 @@ class Step:
     planes: tuple[Planes, ...]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    free: tuple[frozenset[int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,12 @@ class Whole:
 
 @dataclass
 class Trace(Notes):
-    """Everything one traced forward pass has established."""
+    """Everything one traced forward pass has established.
+
+    Attributes:
+        computed: whether the forward looks at values that products give, so that with other
+            weights it may take other ways.
+    """
 
     names: list[str] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
@@ -115,3 +123,19 @@ class Trace(Notes):
     steps: list[Step] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
+    computed: bool = False
+
+    def state(self) -> tuple[Any, ...]:
+        """What `restore` needs to forget everything that happens from now on."""
+        return (
+            self.labels.state(),
+            (len(self.producers), len(self.rectangles), len(self.meetings)),
+            (dict(self.roles), dict(self.kinds), dict(self.grouped), set(self.outputs)),
+        )
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go back to an earlier `state`; ops and contractions recorded since then stay."""
+        labels, (producers, rectangles, meetings), rest = state
+        self.labels.restore(labels)
+        del self.producers[producers:], self.rectangles[rectangles:], self.meetings[meetings:]
+        self.roles, self.kinds, self.grouped, self.outputs = rest

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
@@ -62,6 +63,23 @@ def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
             handle.remove()
 
 
+class Leaving(TorchFunctionMode):
+    """Notices when a tensor becomes a NumPy array or Python numbers, which no op shows."""
+
+    WAYS = frozenset([Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__])
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in self.WAYS:
+            self.tracer.leave(args[0], func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 class Tracer(TorchDispatchMode):
     """Runs each op, then asks the op's rule what it does to labels.
 
@@ -76,7 +94,7 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, current: Callable[[], str], compute: bool = False) -> None:
         super().__init__()
-        self.trace = Trace()
+        self.trace = Trace(computed=compute)
         self.current = current
         self.compute = compute
         self.skipped = False
@@ -85,6 +103,7 @@ class Tracer(TorchDispatchMode):
         self._modules = dict(model.named_modules())
         self._parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
         self._known: dict[int, int] = {}
+        self._met: list[Tensor] = []
         self._planes: Any = WeakIdKeyDictionary()
         self.uniform = Uniform()
         self.pending = Pending(self.trace.labels)
@@ -110,10 +129,23 @@ class Tracer(TorchDispatchMode):
             if name in self._parameters and tensor not in self._planes
         ]
 
-    def continue_quietly(self, current: Callable[[], str]) -> None:
+    def continue_quietly(self, current: Callable[[], str], compute: bool = False) -> None:
         """From now on follow labels alone: ops and their costs are no longer recorded."""
         self.current = current
+        self.compute, self.skipped = compute, False
         self._quiet = True
+
+    def state(self) -> tuple[Any, ...]:
+        """What `restore` needs to forget everything that happens from now on."""
+        return self.trace.state(), len(self._met)
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go back to an earlier `state`: a pass that failed leaves nothing behind."""
+        trace, met = state
+        self.trace.restore(trace)
+        for tensor in self._met[met:]:
+            del self._planes[tensor], self._weights[tensor]
+        del self._met[met:]
 
     def record(self, contraction: Contraction) -> None:
         """Note the multiply-accumulates of one op."""
@@ -160,6 +192,7 @@ class Tracer(TorchDispatchMode):
                 planes.append(torch.from_numpy(fresh).reshape(shape))
         self._planes[tensor] = tuple(planes)
         self._weights[tensor] = True
+        self._met.append(tensor)
         return tuple(planes)
 
     def is_weight(self, tensor: Any) -> bool:
@@ -177,6 +210,17 @@ class Tracer(TorchDispatchMode):
         """Freeze every unit found in some planes."""
         for plane in planes:
             self.trace.labels.freeze(plane.reshape(-1).numpy(), reason)
+
+    def leave(self, tensor: Tensor, how: str) -> None:
+        """A tensor goes where no op can be seen (NumPy, a Python list): its units are frozen.
+
+        Raises:
+            ValuesNeededError: its values are not computed.
+        """
+        if self.skipped and tensor.device.type != "meta":
+            raise ValuesNeededError(f"{self.where(how)} looks at values")
+        self.freeze(self.planes(tensor), f"{self.where(how)}: its values leave PyTorch")
+        self.pending.use(tensor)
 
     def mark(self, plane: Tensor, role: str, kind: str = "") -> None:
         """Note the role ("out", "in") that a weight's own dimension plays."""
@@ -225,7 +269,12 @@ class Tracer(TorchDispatchMode):
             planes = tuple(self.planes(r) for r in results)
             for k, result in enumerate(results):
                 self._made[result] = Source(len(self.trace.steps), k)
-            self.trace.steps.append(Step(self.current(), name_of(func), shapes, planes, *sources))
+            free = tuple(frozenset(self.uniform.sizes(r, r.ndim)) for r in results)
+            given_args, given_kwargs = sources
+            step = Step(
+                self.current(), name_of(func), shapes, planes, given_args, given_kwargs, free
+            )
+            self.trace.steps.append(step)
         return out
 
     def _source(self, value: Any) -> Any:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from rlprune.compaction.build import Workspace, build
-from rlprune.compaction.verify import difference, masked_copy
+from rlprune.compaction.difference import difference
+from rlprune.compaction.verify import masked_copy
 from rlprune.plan import Plan
 from rlprune.structure import discover
 from rlprune.structure.groups import Groups
@@ -33,7 +34,7 @@ class Row:
         candidate_ms: a candidate in a reused workspace, the best of three.
         kept: fraction of the parameters left by the random plan.
         error: largest difference of masked and compacted outputs in float64, relative to the
-            largest output; None where the network has no memory to run in.
+            output's scale; None where the network has no memory to run in.
         failure: why there is no result, "" when there is one.
         frozen: reasons of frozen groups, with how many groups each holds.
     """
@@ -114,7 +115,7 @@ def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed
 def _compacted(row: Row, groups: Groups, plan: Plan) -> Row:
     small = build(groups, plan)
     build_ms = min(_milliseconds(lambda: build(groups, plan)) for _ in range(3))
-    worst, scale = difference(masked_copy(groups, plan), small, groups.example_inputs)
+    error = difference(masked_copy(groups, plan), small, groups.example_inputs).relative
     left = sum(p.numel() for p in small.parameters())
     predicted = groups.params(list(plan.widths.values()))
     if round(predicted) != left:
@@ -127,7 +128,7 @@ def _compacted(row: Row, groups: Groups, plan: Plan) -> Row:
         build_ms=build_ms,
         candidate_ms=candidate_ms,
         kept=left / row.parameters,
-        error=worst / max(scale, 1e-300),
+        error=error,
     )
 
 

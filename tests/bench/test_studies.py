@@ -18,8 +18,8 @@ from rlprune.bench.plans import diverse
 from rlprune.bench.setting import open_setting
 from rlprune.bench.tables import spearman, spearman_interval, spread
 from rlprune.cli.job import run as run_job
-from rlprune.compaction import mask
 from rlprune.errors import CheckpointError, ConfigError
+from rlprune.oneshot import mask
 from rlprune.plan import Plan
 from rlprune.report import markdown
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprune.compaction import Workspace, build, compact, verify
+from rlprune import compact
+from rlprune.compaction import Workspace, build, verify
 from rlprune.errors import StructureError
 from rlprune.plan import Plan
 from rlprune.structure import discover

@@ -5,25 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rlprune.plan import Plan
-from rlprune.structure.groups import Group, Groups
+from rlprune.structure.groups import Groups
 
 if TYPE_CHECKING:
     from rlprune.compaction.adapters.attributes import Attributes
     from rlprune.compaction.adapters.repeats import Repeat
 
 logger = logging.getLogger(__name__)
-
-
-def trial_plan(groups: Groups) -> Plan:
-    """A plan that shrinks every group that can shrink, to about half."""
-    keep = {g.name: tuple(range(_trial_width(g))) for g in groups.prunable}
-    return Plan(keep, {g.name: g.width for g in groups.prunable})
-
-
-def _trial_width(group: Group) -> int:
-    smaller = [w for w in group.legal_widths() if w < group.width]
-    return min(smaller, key=lambda w: abs(w - group.width / 2)) if smaller else group.width
 
 
 def settle(groups: Groups, attributes: Attributes) -> None:
@@ -35,9 +23,10 @@ def settle(groups: Groups, attributes: Attributes) -> None:
     if not attributes.unsure:
         return
     from rlprune.compaction.build import build
-    from rlprune.compaction.verify import first_departure
+    from rlprune.compaction.departure import first_departure
+    from rlprune.compaction.plans import uneven_plan
 
-    plan = trial_plan(groups)
+    plan = uneven_plan(groups)
 
     def reach(chosen: list[Repeat]) -> tuple[float, str]:
         kept, unsure = list(attributes.repeats), list(attributes.unsure)
