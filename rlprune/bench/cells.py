@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rlprune.bench.setting import Setting
@@ -41,12 +40,12 @@ class Cell:
         """Name of the cell's JSON file."""
         return f"{self.label}-{self.evaluations}-{self.seed}.json"
 
-    def finished(self, folder: Path) -> dict[str, Any] | None:
-        """The cell's result, if it is there and was made by an agent with these options."""
-        content = read_json(folder / "cells" / self.file)
-        if isinstance(content, dict) and content.get("agent") == plain(self.agent):
-            return content
-        return None
+    def finished(self, setting: Setting) -> dict[str, Any] | None:
+        """The cell's result, if it is there and was made for this problem with these options."""
+        content = read_json(setting.folder / "cells" / self.file)
+        if not isinstance(content, dict) or content.get("agent") != plain(self.agent):
+            return None
+        return content if content.get("identity") == setting.identity else None
 
 
 def planned(options: Mapping[str, Any]) -> list[Cell]:
@@ -107,6 +106,7 @@ def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
         "agent": cell.agent,
         "evaluations": cell.evaluations,
         "seed": cell.seed,
+        "identity": setting.identity,
         "unique": len(found.ledger),
         "feasible": sum(evaluation.feasible for evaluation in found.ledger),
         "quality": found.score,

@@ -26,11 +26,12 @@ from rlprune.data import Data
 from rlprune.data import load as load_data
 from rlprune.data.folder import decode, scan
 from rlprune.errors import RlpruneError
+from rlprune.identity import describe, digest
 from rlprune.models import create, load_checkpoint
 from rlprune.plan import Plan
 from rlprune.progress import track
 from rlprune.report import markdown
-from rlprune.run.folder import digest, read_json, write_json, write_text
+from rlprune.run.folder import read_json, write_json, write_text
 from rlprune.training import Pretrain, evaluate, pretrain
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ class Study:
             "keep": keep if way else 1.0,
             "seed": self.seed,
             "split": self.options.split,
-            "holdout": self.data.holdout_size,
+            "data": self.data,
+            "network": self.model,
             "ridge": self.options.ridge,
             "threshold": self.options.threshold,
             "lam": self.options.lam,
@@ -148,7 +150,7 @@ class Study:
         value = evaluate(
             self._candidate(way, keep), self._samples(), autocast=self.autocast
         ).accuracy
-        write_json(path, {**asked, "accuracy": value})
+        write_json(path, {**describe(asked), "accuracy": value})
         logger.info("%s seed %d keep %.2f %s: %.4f", self.name, self.seed, keep, name, value)
         return value
 

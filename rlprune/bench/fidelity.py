@@ -6,7 +6,7 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def _same_study(setting: Setting) -> None:
         {
             **job.settings["search"],
             "bench": options,
-            "recipe": asdict(setting.recipe),
+            "recipe": job.settings["finetune"],
         }
     )
     path = setting.folder / "study.json"

@@ -69,11 +69,13 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
     content = read_json(path)
     tune = bool(setting.options["finetune"])
     log.info("%s: %s, without a bar", setting.name, name)
-    done = isinstance(content, dict) and name not in setting.options["redo"]
+    done = isinstance(content, dict) and content.get("identity") == setting.identity
+    done = done and name not in setting.options["redo"]
     if done and ("error" in content or not tune or _tuned_so(content, setting)):
         return dict(content)
     started = time.perf_counter()
     base = {"label": name, "agent": {"name": name}, "evaluations": 0, "seed": 0, "peer": True}
+    base["identity"] = setting.identity
     budgets = setting.budgets()
     try:
         network, unique = PEERS[name](setting, budgets)

@@ -42,7 +42,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     finetune_seeds(options)
     if options["finetune"] and setting.recipe.epochs == 0:
         raise ConfigError("bench.finetune needs a recipe with epochs: finetune=default or =short")
-    known = [cell.finished(setting.folder) for cell in cells]
+    known = [cell.finished(setting) for cell in cells]
     todo = [
         cell
         for cell, content in zip(cells, known, strict=True)
@@ -93,7 +93,7 @@ def _tune(setting: Setting, cells: list[Cell]) -> None:
     chosen = [c for c in cells if c.evaluations in counts or c.agent["name"] == "uniform"]
     log.info("%s: dense %s", setting.name, shown(dense_accuracies(setting)))
     for number, cell in enumerate(chosen, start=1):
-        content = cell.finished(setting.folder)
+        content = cell.finished(setting)
         assert content is not None
         path = setting.folder / "plans" / f"{content['plan']}.json"
         network = setting.job.compacted(Plan.from_json(path.read_text(encoding="utf-8")))

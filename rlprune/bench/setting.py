@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rlprune.budgets import ResolvedBudget
 from rlprune.cli.job import criterion
 from rlprune.data import Data
 from rlprune.errors import ConfigError
+from rlprune.identity import digest
 from rlprune.problem import EvaluatorConfig, Problem, create
 from rlprune.run.dense import dense_network
 from rlprune.run.folder import RunFolder, plain, write_json
@@ -51,6 +53,14 @@ class Setting:
     job: Job
     data: Data
     folder: Path
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all that a search on this problem depends on besides agent and seed."""
+        asked = dict(self.job.settings["search"])
+        for own in ("agent", "evaluations"):
+            asked.pop(own)
+        return digest(asked)
 
     @property
     def recipe(self) -> FineTune:

@@ -7,7 +7,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from rlprune.bench.setting import Setting
 from rlprune.data import Data
 from rlprune.errors import ConfigError
-from rlprune.run.folder import digest, plain, read_json, tensors_digest, write_json
+from rlprune.identity import digest
+from rlprune.run.folder import plain, read_json, write_json
 from rlprune.training import evaluate, finetune
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ class ShortEpochs(Data):
         x, y = self._held
         for part, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
             yield part.to(device), labels.to(device)
+
+    def identity(self) -> dict[str, Any]:
+        """As the whole data, with what an epoch and the measurement see of it."""
+        return {**super().identity(), "images": self.images, "held": self._held}
 
     def __repr__(self) -> str:
         """As the whole data, with the images per epoch."""
@@ -102,7 +106,7 @@ def recipe_id(setting: Setting) -> str:
 
 def _causes(setting: Setting) -> dict[str, Any]:
     data = shortened(setting.data, setting.options["finetune_images"])
-    return {"recipe": asdict(setting.recipe), "data": repr(data)}
+    return {"recipe": setting.recipe, "data": data}
 
 
 def finetune_seeds(options: Mapping[str, Any]) -> list[int]:
@@ -124,7 +128,8 @@ def _tuned(setting: Setting, network: nn.Module, seed: int) -> dict[str, Any]:
     job = setting.job
     data = shortened(setting.data, setting.options["finetune_images"])
     causes = {
-        "network": tensors_digest(network.state_dict()),
+        "network": network,
+        "teacher": job.dense,
         **_causes(setting),
         "seed": seed,
     }
@@ -150,7 +155,7 @@ def _tuned(setting: Setting, network: nn.Module, seed: int) -> dict[str, Any]:
             "after": accuracies(setting, result.model),
             "best_epoch": result.best_epoch,
             "seconds": time.perf_counter() - started,
-            **causes,
+            "seed": seed,
         }
     )
     write_json(path, content)
@@ -161,11 +166,12 @@ def _tuned(setting: Setting, network: nn.Module, seed: int) -> dict[str, Any]:
 def dense_accuracies(setting: Setting) -> dict[str, float | None]:
     """Held-out and test accuracy of the dense network, measured once."""
     path = setting.folder / "dense.json"
-    known = read_json(path)
-    if known is None:
-        known = accuracies(setting, setting.job.dense)
+    causes = digest({"network": setting.job.dense, "data": setting.data})
+    known = read_json(path) or {}
+    if known.get("causes") != causes:
+        known = {**accuracies(setting, setting.job.dense), "causes": causes}
         write_json(path, known)
-    return dict(known)
+    return {split: known[split] for split in ("holdout", "test")}
 
 
 def accuracies(setting: Setting, network: nn.Module) -> dict[str, float | None]:

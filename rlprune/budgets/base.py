@@ -17,6 +17,7 @@ from torch import nn
 from rlprune.budgets.holders import BY_PARAMETERS, Holders
 from rlprune.budgets.limits import Limit, parse_limit
 from rlprune.errors import BudgetError
+from rlprune.identity import describe
 from rlprune.inputs import ExampleInputs
 from rlprune.modes import evaluating
 
@@ -63,6 +64,7 @@ class ResolvedBudget:
             converts, exports or quantises its argument in place cannot spoil what is scored.
         fractions: Whether a plain number in (0, 1] is a share of the dense value.
         holders: Which layers hold the cost, to explain a limit that cannot be met.
+        cause: Description of what its values depend on besides the network.
     """
 
     name: str
@@ -76,6 +78,11 @@ class ResolvedBudget:
     guarded: bool = True
     fractions: bool = False
     holders: Holders = BY_PARAMETERS
+    cause: Any = None
+
+    def identity(self) -> Any:
+        """What its values depend on besides the network; the limit does not count."""
+        return {"fn": self.fn} if self.cause is None else self.cause
 
     def value(
         self,
@@ -131,6 +138,9 @@ class Budget:
             such as ``"50%"``, relative to the dense network's value.
         name: Shown in reports; defaults to the function's name. A key in a ``budgets`` mapping
             takes precedence.
+        version: What ``fn`` depends on beyond its code, in any words: the date of a table that it
+            reads, a device's firmware. Stored results are used again for the same version only;
+            see :mod:`rlprune.identity` for what is seen without it.
 
     Raises:
         BudgetError: ``fn`` is not callable, or the limit is unusable.
@@ -146,17 +156,31 @@ class Budget:
     guarded: ClassVar[bool] = True
     holders: ClassVar[Holders] = BY_PARAMETERS
 
-    def __init__(self, fn: CostFunction, limit: float | str, name: str | None = None) -> None:
+    def __init__(
+        self,
+        fn: CostFunction,
+        limit: float | str,
+        name: str | None = None,
+        version: str | int | float | None = None,
+    ) -> None:
         if not callable(fn):
             raise BudgetError(
                 f"budget {name or 'budget'!r}: fn must be a function of (model, example_inputs), "
                 f"got {fn!r}"
             )
         self.fn = fn
+        self.version = version
         self.name = name or _name_of(fn)
         self.limit: Limit = parse_limit(
             limit, budget=self.name, unit=self.unit, fractions=self.fractions
         )
+
+    def identity(self) -> dict[str, Any]:
+        """Class, function, options, declared version and limit (see :mod:`rlprune.identity`)."""
+        own = getattr(self.fn, "__self__", None) is self
+        options = {k: v for k, v in vars(self).items() if k not in ("fn", "name", "version")}
+        fn = None if own else self.fn
+        return {"type": type(self), "fn": fn, "version": self.version, **options}
 
     def named(self, name: str) -> Budget:
         """The same budget under another name."""
@@ -181,6 +205,7 @@ class Budget:
             BudgetError: The function fails on the dense network, or a relative limit meets a
                 dense value that is not positive.
         """
+        cause = describe({k: v for k, v in self.identity().items() if k != "limit"})
         fn = self._bind(model, example_inputs)
         dense = measure(self.name, fn, model, example_inputs, None, self.guarded)
         if self.limit.relative and dense <= 0:
@@ -204,6 +229,7 @@ class Budget:
             guarded=self.guarded,
             fractions=self.fractions,
             holders=self.holders,
+            cause=cause,
         )
 
     def _bind(self, model: nn.Module, example_inputs: ExampleInputs) -> CostFunction:

@@ -121,6 +121,7 @@ def _from_node(name: str, node: Mapping[str, Any]) -> Budget:
     if "limit" not in arguments:
         raise BudgetError(f"budget {name!r}: give a limit (budget.{name}.limit=...)")
     limit = arguments.pop("limit")
+    version = None if _takes(found, "version") else arguments.pop("version", None)
     if found is Budget:
         fn = arguments.pop("fn", None)
         found = _located(name, fn) if isinstance(fn, str) else fn
@@ -128,7 +129,15 @@ def _from_node(name: str, node: Mapping[str, Any]) -> Budget:
         found = _built(name, found, arguments)
     elif arguments and callable(found):
         found = functools.partial(found, **arguments)
-    return Budget(fn=found, limit=limit, name=name)
+    return Budget(fn=found, limit=limit, name=name, version=version)
+
+
+def _takes(target: Any, name: str) -> bool:
+    """Whether a function of the user's has an argument of this name itself."""
+    try:
+        return target is not Budget and name in inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _located(name: str, path: str) -> Any:

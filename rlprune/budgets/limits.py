@@ -33,7 +33,7 @@ class Limit:
         return self.value * dense if self.relative else self.value
 
     def __str__(self) -> str:
-        return f"{100 * self.value:g}%" if self.relative else f"{self.value:g}"
+        return f"{100 * self.value:.12g}%" if self.relative else f"{self.value:.12g}"
 
 
 def parse_limit(limit: Any, *, budget: str, unit: str, fractions: bool) -> Limit:

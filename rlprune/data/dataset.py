@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlprune.data.augment import BATCHED, check_augmentation
-from rlprune.data.sources import Source, draw, to_split
+from rlprune.data.sources import Source, draw, to_split, unopened
 from rlprune.data.splits import Batch, Normalise, Split, StreamSplit, TensorSplit
 from rlprune.errors import ConfigError, DataError
 
@@ -88,6 +89,27 @@ class Data:
             self._calibration = self._split(calibration, "calibration")
         self._test_source = test
         self._check_augmentation()
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on (see :mod:`rlprune.identity`), by what reads it.
+
+        Returns:
+            ``samples``: what a search and a training read, with content, normalisation and seed;
+            ``augmentation``: what only a training applies; ``test``: what only the report reads,
+            without reading it.
+        """
+        own = self._calibration is not self._train
+        return {
+            "samples": {
+                "train": self._train,
+                "holdout": self._holdout,
+                "calibration": self._calibration if own else self._calibration_order,
+                "classes": self.num_classes,
+                "seed": self.seed,
+            },
+            "augmentation": self.augmentation,
+            "test": unopened(self._test_source),
+        }
 
     @cached_property
     def example_inputs(self) -> Tensor:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _MEMORY_LIMIT = 8 * 2**30
 _CHUNK = 256
+_READ = 16
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Folder:
         classes: Class folders in sorted order; the position is the class number.
         files: Images relative to ``root``, by class, then by name.
         labels: Class number per file, ``[N]``.
-        digest: Changes when a file is added, removed or modified.
+        digest: Changes when a file is added, removed or modified, or the folder moved.
+        listing: Digest of names and sizes alone, the same for a copy of the folder.
     """
 
     root: Path
@@ -43,6 +45,7 @@ class Folder:
     files: tuple[str, ...]
     labels: Tensor
     digest: str
+    listing: str
 
 
 def scan(root: Path) -> Folder:
@@ -61,6 +64,7 @@ def scan(root: Path) -> Folder:
     files: list[str] = []
     labels: list[int] = []
     state = hashlib.sha256(str(root.resolve()).encode())
+    listing = hashlib.sha256()
     for number, name in enumerate(classes):
         found = sorted(_images(root / name, name))
         if not found:
@@ -71,8 +75,11 @@ def scan(root: Path) -> Folder:
         for path, size, modified in found:
             files.append(path)
             state.update(f"{path}\0{size}\0{modified}\n".encode())
+            listing.update(f"{path}\0{size}\n".encode())
         labels += [number] * len(found)
-    return Folder(root, classes, tuple(files), torch.tensor(labels), state.hexdigest())
+    return Folder(
+        root, classes, tuple(files), torch.tensor(labels), state.hexdigest(), listing.hexdigest()
+    )
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
@@ -122,6 +129,13 @@ class FolderImages(Dataset[tuple[Any, int]]):
 
     def __len__(self) -> int:
         return len(self.folder.files)
+
+    def identity(self) -> Any:
+        """Names and sizes of the files, a few decoded images, and the transform."""
+        count = len(self)
+        chosen = sorted({at * count // _READ for at in range(_READ)})
+        images = [_open(self.folder.root / self.folder.files[at]).tobytes() for at in chosen]
+        return {"files": self.folder.listing, "images": images, "transform": self.transform}
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image = _open(self.folder.root / self.folder.files[index])

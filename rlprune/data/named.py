@@ -24,6 +24,7 @@ from rlprune.data.folder import (
     imagenet_transforms,
     scan,
 )
+from rlprune.data.sources import Deferred, draw
 from rlprune.data.splits import Normalise, Split, StreamSplit, TensorSplit
 from rlprune.errors import ConfigError, DataError
 from rlprune.locate import locate
@@ -96,8 +97,6 @@ def digits(
         raise ConfigError("augmentation 'crop_flip' would mirror digits; use 'crop' or 'none'")
     from sklearn.datasets import load_digits
 
-    from rlprune.data.sources import draw
-
     bunch = load_digits()
     x = torch.tensor(bunch.images / 16.0, dtype=torch.float32).unsqueeze(1)
     y = torch.tensor(bunch.target, dtype=torch.int64)
@@ -105,7 +104,7 @@ def digits(
     test, train = draw(len(y), round(test_share * len(y)), y, fixed)
     return Data(
         (x[train], y[train]),
-        test=lambda: (x[test], y[test]),
+        test=Deferred(lambda: (x[test], y[test]), {"set": "digits", "share": test_share}),
         holdout=holdout,
         num_classes=10,
         augmentation=augmentation,
@@ -156,7 +155,7 @@ def _cifar(
 
     return Data(
         read(True),
-        test=lambda: read(False),
+        test=Deferred(lambda: read(False), {"set": kind, "part": "test"}),
         holdout=holdout,
         num_classes=100 if kind == "CIFAR100" else 10,
         augmentation=augmentation,
@@ -231,9 +230,11 @@ def imagefolder(
     held: Any = holdout if holdout is not None else min(_STREAM_HOLDOUT, -(-len(train.files) // 10))
     if len(roles) == 2 and holdout is None:
         held = lambda: open_split(scan(base / "val"))  # noqa: E731
+    tested = scan(base / roles[0])
+    kind = {"size": size, "resize": resize, "streamed": chosen == "imagenet"}
     return Data(
         open_split(train),
-        test=lambda: open_split(scan(base / roles[0])),
+        test=Deferred(lambda: open_split(tested), {"files": tested.listing, **kind}),
         holdout=held,
         class_names=train.classes,
         augmentation=chosen,

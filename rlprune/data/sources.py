@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from rlprune.data.splits import Normalise, Split, StreamSplit, TensorSplit, as_batch
+from rlprune.data.splits import (
+    Normalise,
+    Split,
+    StreamSplit,
+    TensorSplit,
+    as_batch,
+    dataset_identity,
+)
 from rlprune.errors import DataError
 
 Source = Any
 """``(x, y)`` tensors or arrays, a map-style data set of ``(x, y)``, a loader (or any iterable) of
 such batches, a ``Split``, or a function without arguments that returns one of these."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A split that is opened when it is needed, and known before by what is said of it.
+
+    Attributes:
+        open: Returns the split.
+        ingredients: What tells it from others, see :func:`rlprune.identity.describe`.
+    """
+
+    open: Callable[[], Source]
+    ingredients: Any
+
+    def __call__(self) -> Source:
+        """Open the split."""
+        return self.open()
+
+    def identity(self) -> Any:
+        """The ingredients."""
+        return self.ingredients
+
 
 _LOADER_LIMIT = 4 * 2**30
 _READ = 256
@@ -61,6 +91,15 @@ def to_split(source: Source, name: str, normalise: Normalise, workers: int = 0) 
         f"{name}: got {type(source).__name__}; give an (x, y) pair of tensors, a map-style data "
         "set of (x, y), or a loader of (x, y) batches"
     )
+
+
+def unopened(source: Source) -> Any:
+    """Ingredients of a split that must not be read yet: nothing of its samples is looked at."""
+    dataset = getattr(source, "dataset", source)
+    whole = isinstance(source, (tuple, list, TensorDataset))
+    if whole or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        return source
+    return dataset_identity(dataset)
 
 
 def labels_of(dataset: Any) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from rlprune.data.augment import BATCHED, augment
 from rlprune.errors import DataError
 
 Batch = tuple[Tensor, Tensor]
+_READ = 32
 
 
 class Split(Protocol):
@@ -26,6 +29,9 @@ class Split(Protocol):
         """Labels ``[N]`` where they are known without reading the samples."""
 
     def __len__(self) -> int: ...
+
+    def identity(self) -> Any:
+        """What tells its samples from others (see :mod:`rlprune.identity`)."""
 
     def subset(self, indices: Tensor) -> Split:
         """The samples at ``indices``, in that order."""
@@ -53,6 +59,11 @@ class Normalise:
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         self.mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
         self.std = None if std is None else torch.tensor(std, dtype=torch.float32)
+
+    def identity(self) -> Any:
+        """Mean and standard deviation."""
+        pair = {"mean": self.mean, "std": self.std}
+        return {name: None if value is None else value.tolist() for name, value in pair.items()}
 
     def check(self, shape: Sequence[int]) -> None:
         """Raise DataError when mean or std do not fit samples of ``shape``."""
@@ -100,6 +111,10 @@ class TensorSplit:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def identity(self) -> Any:
+        """Samples, labels and normalisation."""
+        return {"x": self.x, "y": self.y, "normalise": self.normalise}
 
     def subset(self, indices: Tensor) -> TensorSplit:
         """The samples at ``indices``, copied."""
@@ -169,6 +184,19 @@ class StreamSplit:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def identity(self) -> Any:
+        """What the data sets are (see :func:`dataset_identity`) and which samples are chosen."""
+        sets = {"eval": self.eval_set}
+        if self.train_set is not self.eval_set:
+            sets["train"] = self.train_set
+        return {
+            **{role: dataset_identity(found, read=_READ) for role, found in sets.items()},
+            "indices": self.indices,
+            "labels": self._labels,
+            "normalise": self.normalise,
+            "collate": self.collate,
+        }
+
     def subset(self, indices: Tensor) -> StreamSplit:
         """The samples at ``indices``."""
         return StreamSplit(
@@ -222,6 +250,45 @@ class _Seeded(Dataset[Any]):
         index = int(self.order[position])
         with seeded(self.seed * 1_000_003 + index):
             return self.source[index]
+
+
+def dataset_identity(dataset: Any, read: int = 0) -> Any:
+    """What tells a map-style data set from another without reading all of it.
+
+    Args:
+        dataset: The data set. One with a method ``identity()`` speaks for itself.
+        read: How many samples, evenly spread, are read and count with their content.
+
+    Returns:
+        Ingredients for :func:`rlprune.identity.describe`: its class and length, the names and
+        sizes of its files where it lists them as torchvision's folders do, and the samples read.
+    """
+    if callable(getattr(type(dataset), "identity", None)):
+        return dataset
+    size = len(dataset)
+    found: dict[str, Any] = {"type": type(dataset), "length": size}
+    files = getattr(dataset, "samples", None)
+    if isinstance(files, list) and files and isinstance(files[0], tuple):
+        found["files"] = _listing([str(entry[0]) for entry in files])
+    if read:
+        positions = sorted({at * size // read for at in range(read)})
+        found["samples"] = [_sample(dataset, position) for position in positions]
+    return found
+
+
+def _sample(dataset: Any, position: int) -> Any:
+    with seeded(position):
+        return dataset[position]
+
+
+def _listing(files: Sequence[str]) -> str:
+    """Digest over the names, below their common folder, and the sizes of files."""
+    base = os.path.commonpath(files) if len(files) > 1 else os.path.dirname(files[0])
+    sha = hashlib.sha256()
+    for file in files:
+        size = os.path.getsize(file) if os.path.isfile(file) else -1
+        sha.update(f"{os.path.relpath(file, base)}\0{size}\n".encode())
+    return sha.hexdigest()
 
 
 @contextmanager

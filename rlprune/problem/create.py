@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from rlprune import budgets as budget_module
 from rlprune import importance as importance_module
@@ -149,9 +148,9 @@ def create(
 def _cause(groups: Groups, calibration: Any, seed: int) -> str:
     """What the order of the units and the sensitivity curves both depend on."""
     return cause_of(
-        groups.model.state_dict(),
+        groups.model,
         [(group.name, group.legal_widths()) for group in groups.prunable],
-        dict(enumerate(tree_leaves(calibration))),
+        calibration,
         seed,
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import rlprune
 from rlprune.files import write_atomically
-from rlprune.problem.store import digest_of
+from rlprune.identity import digest
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,8 @@ def remembered(
 
 
 def cause_of(*parts: Any) -> str:
-    """The version and a digest of each part: a mapping of tensors, or what has a telling repr."""
-    named = (part if isinstance(part, Mapping) else {"": part} for part in parts)
-    told = ({(name, *_form(value)): value for name, value in part.items()} for part in named)
-    return "-".join([rlprune.__version__, *(digest_of(part) for part in told)])
-
-
-def _form(value: Any) -> tuple[Any, ...]:
-    """What the bytes of a tensor do not tell: its type and shape."""
-    return (value.dtype, tuple(value.shape)) if isinstance(value, Tensor) else ()
+    """The digest of what a result depends on, with the version that computed it."""
+    return digest([rlprune.__version__, *parts])
 
 
 def _read(path: Path, cause: str) -> dict[str, Tensor] | None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from rlprune.batches import as_batches
 from rlprune.budgets import Limit, ResolvedBudget
@@ -24,7 +23,7 @@ from rlprune.plan import Plan
 from rlprune.problem import describe, feasibility
 from rlprune.problem.evaluation import Evaluation
 from rlprune.problem.quality import Quality, checked
-from rlprune.problem.store import Store, digest_of
+from rlprune.problem.store import Store
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -101,7 +100,7 @@ class Problem:
         self._replayed = 0
         self._seen: dict[Widths, Evaluation] = {}
         self._store = Store(
-            None if store is None else Path(store), self._fingerprint(), self._reference()
+            None if store is None else Path(store), self._causes(), self._reference()
         )
         self.budgets = tuple(
             budget.restored(**self._store.reference[budget.name]) for budget in self.budgets
@@ -361,21 +360,19 @@ class Problem:
                     f"candidate's value {real:g} at the minimum widths; please report this network"
                 )
 
-    def _fingerprint(self) -> dict[str, str]:
-        """What stored results depend on, one digest per cause."""
-        bounds = [(group.name, group.legal_widths()) for group in self.decisions]
-        asked = [
-            (b.name, "any" if b.name in self._open_limits else b.spec, b.unit) for b in self.budgets
-        ]
+    def _causes(self) -> dict[str, Any]:
+        """What stored results depend on, by name."""
         return {
-            "network weights": digest_of(self.groups.model.state_dict()),
-            "groups or widths": digest_of({"": repr(bounds)}),
-            "budgets": repr(asked),
-            "quality": self._quality.fingerprint,
-            "rescoring": self._rescore.fingerprint,
-            "importance": digest_of(self._scores),
-            "compensation": repr([_settings_of(method) for method in self._methods]),
-            "calibration": digest_of(dict(enumerate(tree_leaves(self._calibration)))),
+            "network": self.groups.model,
+            "groups or widths": [(group.name, group.legal_widths()) for group in self.decisions],
+            "budgets": [
+                (b.name, "any" if b.name in self._open_limits else b.spec, b) for b in self.budgets
+            ],
+            "quality": self._quality,
+            "rescoring": self._rescore,
+            "importance": self._scores,
+            "compensation": self._methods,
+            "calibration": self._calibration,
         }
 
     def _reference(self) -> dict[str, dict[str, float]]:
@@ -388,11 +385,3 @@ class Problem:
             yield
         finally:
             self._seconds[part] += time.perf_counter() - start
-
-
-def _settings_of(method: object) -> tuple[str, dict[str, Any]]:
-    """A method's class and its plain public attributes: what tells two of them apart."""
-    plain = (str, int, float, bool, tuple, type(None))
-    attributes = getattr(method, "__dict__", {}).items()
-    shown = {k: v for k, v in attributes if not k.startswith("_") and isinstance(v, plain)}
-    return type(method).__qualname__, shown

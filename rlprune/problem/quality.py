@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -27,11 +26,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Quality(Protocol):
-    """Scores a candidate: a network to a finite number, higher is better."""
+    """Scores a candidate: a network to a finite number, higher is better.
 
-    @property
-    def fingerprint(self) -> str:
-        """What the score depends on besides the candidate."""
+    A method ``identity()`` may say what the score depends on (see :mod:`rlprune.identity`).
+    """
 
     def __call__(self, candidate: nn.Module) -> float:
         """Score a candidate."""
@@ -84,6 +82,7 @@ class DataQuality:
             raise ConfigError(f"batch_size must be at least 2, got {batch_size}")
         self.kind = kind
         self.statistics = statistics
+        self.channels_last = channels_last
         device = next((item.device for item in dense.parameters()), torch.device("cpu"))
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
         self._device = device
@@ -107,15 +106,16 @@ class DataQuality:
         with evaluating(self._network):
             return self._outputs(self._network, bfloat16=False)
 
-    @property
-    def fingerprint(self) -> str:
-        """Settings and data, as a digest."""
-        digest = hashlib.sha256()
-        for batches in (self._batches, self._calibration):
-            for inputs, labels in batches:
-                map_tensors([inputs, labels], lambda tensor: _feed(digest, tensor))
-        settings = (self.kind, self.statistics, self.bfloat16, len(self._batches))
-        return f"{settings} {digest.hexdigest()}"
+    def identity(self) -> Any:
+        """Settings and data; the dense network is the problem's."""
+        return {
+            "kind": self.kind,
+            "statistics": self.statistics,
+            "bfloat16": self.bfloat16,
+            "channels_last": self.channels_last,
+            "batches": self._batches,
+            "calibration": self._calibration,
+        }
 
     def __call__(self, candidate: nn.Module) -> float:
         """Score a candidate; its parameters stay, running statistics may be recomputed.
@@ -172,11 +172,9 @@ class ScoreQuality:
         self.score = score
         self._calibration = as_batches(calibration)
 
-    @property
-    def fingerprint(self) -> str:
-        """The function's name; what it computes is not known."""
-        name = getattr(self.score, "__qualname__", type(self.score).__qualname__)
-        return f"score {name} {len(self._calibration)}"
+    def identity(self) -> Any:
+        """The function and the calibration data."""
+        return {"score": self.score, "calibration": self._calibration}
 
     def __call__(self, candidate: nn.Module) -> float:
         """Score a candidate."""
@@ -242,8 +240,3 @@ def _batches(
         (map_tensors(to_device(inputs, device), place), None if y is None else y.to(device))
         for inputs, y in as_batches(pairs, batch_size)
     ]
-
-
-def _feed(digest: Any, tensor: Tensor) -> Tensor:
-    digest.update(tensor.contiguous().cpu().numpy().tobytes())
-    return tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -10,26 +9,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-from torch import Tensor
-
 from rlprune.errors import CheckpointError
+from rlprune.identity import digest
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Store:
     """An append-only JSONL file of results, keyed by widths.
 
-    The first line holds the fingerprint of what was evaluated and the reference values of
+    The first line holds the identity of what was evaluated and the reference values of
     measured budgets. Every result is flushed to the disk before it is used; a line cut short by a
     kill is dropped when the file is opened again.
 
     Args:
         path: The file; None keeps results in memory only.
-        fingerprint: What the results depend on.
+        causes: What the results depend on, by name (see :mod:`rlprune.identity`).
         reference: Values a resumed run must work with, stored in a new file.
 
     Attributes:
@@ -40,18 +37,18 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | None, fingerprint: dict[str, str], reference: dict[str, Any]
+        self, path: Path | None, causes: Mapping[str, Any], reference: dict[str, Any]
     ) -> None:
         self.reference = reference
         self._results: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._file: TextIO | None = None
         if path is None:
             return
-        path = Path(path)
+        path, identity = Path(path), {name: digest(cause) for name, cause in causes.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         records, size = _read(path)
         if records:
-            self._check(path, records[0], fingerprint)
+            self._check(path, records[0], identity)
             self.reference = records[0]["reference"]
             for record in records[1:]:
                 key = (str(record["kind"]), tuple(int(width) for width in record["widths"]))
@@ -60,9 +57,7 @@ class Store:
         self._file = path.open("a", encoding="utf-8")
         self._file.truncate(size)
         if not records:
-            self._append(
-                {"version": _VERSION, "fingerprint": fingerprint, "reference": self.reference}
-            )
+            self._append({"version": _VERSION, "identity": identity, "reference": self.reference})
 
     def __len__(self) -> int:
         return len(self._results)
@@ -93,11 +88,16 @@ class Store:
             os.fsync(self._file.fileno())
 
     @staticmethod
-    def _check(path: Path, header: dict[str, Any], fingerprint: dict[str, str]) -> None:
-        stored = header.get("fingerprint")
+    def _check(path: Path, header: dict[str, Any], identity: dict[str, str]) -> None:
+        stored = header.get("identity")
+        if "fingerprint" in header:
+            raise CheckpointError(
+                f"{path} was written by an older rlprune, which did not record all that its "
+                "evaluations depend on; use another output folder, or delete the file"
+            )
         if not isinstance(stored, dict) or header.get("version") != _VERSION:
             raise CheckpointError(f"{path} is not a store of evaluations; move it away")
-        differing = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
+        differing = [key for key in identity if stored.get(key) != identity[key]]
         if differing:
             raise CheckpointError(
                 f"{path} holds evaluations of another problem: {', '.join(differing)} changed "
@@ -124,16 +124,3 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         records.append(record)
         size += len(line)
     return records, size
-
-
-def digest_of(tensors: Mapping[Any, Any]) -> str:
-    """Sixteen hexadecimal digits over names, and over the values of tensors and others."""
-    digest = hashlib.sha256()
-    for name, value in tensors.items():
-        digest.update(str(name).encode())
-        if isinstance(value, Tensor):
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()[:16]

@@ -114,7 +114,7 @@ def _row(path: Path, folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": path.relative_to(folder).as_posix(),
         "network": str((run.get("factory") or {}).get("name", "-")),
-        "data": _name_of(search.get("data")),
+        "data": _name_of(report.get("data")),
         "agent": str(agent.get("name") if isinstance(agent, dict) else agent),
         "seed": report["seed"],
         "budgets": ", ".join(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlprune.errors import ConfigError
+from rlprune.identity import changes
 from rlprune.run.folder import plain, read_json, write_json
 from rlprune.run.job import Job
 from rlprune.run.search_stage import START, STORE
@@ -15,6 +16,13 @@ from rlprune.run.search_stage import START, STORE
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
+FORMAT = 2
+"""Of the run folder. The first did not record all that results depend on."""
+
+_AN_OLD_ONE = [
+    f"it was made by an older rlprune, whose folders (before format {FORMAT}) do not record the "
+    "content of the data and the code of functions"
+]
 _STORE_SURVIVES = {"agent", "evaluations", "front"}
 
 
@@ -35,13 +43,14 @@ def compare_with_run(job: Job, redo: bool) -> None:
     recorded = read_json(path)
     settings = plain(job.settings)
     if recorded is not None:
-        changes = list(_changes(recorded.get("settings", {}), settings))
-        if changes and not redo:
+        old = recorded.get("format") != FORMAT
+        found = _AN_OLD_ONE if old else list(_changes(recorded.get("settings", {}), settings))
+        if found and not redo:
             raise ConfigError(
-                f"{job.folder.path} holds a run with other settings ({'; '.join(changes)}); "
+                f"{job.folder.path} holds a run with other settings ({'; '.join(found)}); "
                 "choose another folder, or redo=True to run the stages again that they concern"
             )
-        for change in changes:
+        for change in found:
             log.info("changed since the run in %s: %s", job.folder.path, change)
         before = recorded.get("settings", {}).get("search", {})
         differ = {key for key in settings["search"] if before.get(key) != settings["search"][key]}
@@ -49,11 +58,12 @@ def compare_with_run(job: Job, redo: bool) -> None:
             _set_aside(job)
         if differ:
             shutil.rmtree(job.folder / START, ignore_errors=True)
-        if changes:
+        if found:
             shutil.rmtree(job.folder / "finetune", ignore_errors=True)
     write_json(
         path,
         {
+            "format": FORMAT,
             "rlprune": rlprune.__version__,
             "factory": job.factory or (recorded or {}).get("factory"),
             "structure": plain(job.structure),
@@ -74,15 +84,4 @@ def _set_aside(job: Job) -> None:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for stage, settings in now.items():
-        for key, value in settings.items():
-            old = before.get(stage, {}).get(key)
-            if old == value:
-                continue
-            if isinstance(old, dict) and isinstance(value, dict):
-                keys = [k for k in {**old, **value} if old.get(k) != value.get(k)]
-                for k in keys:
-                    yield f"{key}.{k} {old.get(k)!r} -> {value.get(k)!r}"
-            elif key == "network":
-                yield "the network's weights"
-            else:
-                yield f"{key} {old!r} -> {value!r}"
+        yield from changes(before.get(stage, {}), settings)

@@ -6,15 +6,16 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from rlprune.data import Data
+from rlprune.identity import describe, digest
+from rlprune.locate import locate
 from rlprune.models import create, load_checkpoint, save_weights
-from rlprune.run.folder import digest, write_json
+from rlprune.run.folder import write_json
 from rlprune.training import Pretrain, pretrain
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ def dense_network(
         return network.eval()
     causes = {
         "factory": factory,
-        "data": f"{data!r} {data.augmentation} {data.seed}",
-        "recipe": asdict(recipe),
+        "target": locate(factory["_target_"]) if "_target_" in factory else None,
+        "data": {key: part for key, part in data.identity().items() if key != "test"},
+        "recipe": recipe,
         "seed": seed,
     }
     name = str(factory.get("name", factory.get("_target_"))).replace("/", "-")
@@ -86,7 +88,9 @@ def dense_network(
             network, data, recipe, seed=seed, checkpoint_dir=scratch, progress=progress,
             device=device,
         )  # fmt: skip
-        write_json(path.with_suffix(".json"), {**causes, "accuracy": trained.holdout_accuracy})
+        write_json(
+            path.with_suffix(".json"), {**describe(causes), "accuracy": trained.holdout_accuracy}
+        )
         save_weights(trained.model, path)
         shutil.rmtree(scratch, ignore_errors=True)
         log.info(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rlprune.errors import CheckpointError, ConfigError
@@ -174,27 +173,10 @@ def qualified_name(value: Any) -> str:
     return f"{getattr(inner, '__module__', type(inner).__module__)}.{name}"
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of a value's JSON form."""
-    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
-
-
 def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     sha = hashlib.sha256()
     with open(path, "rb") as handle:
         for block in iter(lambda: handle.read(1 << 20), b""):
             sha.update(block)
-    return sha.hexdigest()
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values of tensors."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        if tensor.numel():
-            flat = tensor.reshape(-1).view(torch.uint8)
-            sha.update(flat.numpy().tobytes())
     return sha.hexdigest()

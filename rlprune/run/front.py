@@ -66,8 +66,8 @@ def prune_front(
         "evaluations": counts,
     }
     job.settings["search"]["budgets"] = {
-        name: "front" if name == asked.varied else limit
-        for name, limit in job.settings["search"]["budgets"].items()
+        name: {**told, "limit": "front"} if name == asked.varied else told
+        for name, told in job.settings["search"]["budgets"].items()
     }
     job.settings["search"]["front"] = front
     compare_with_run(job, redo)

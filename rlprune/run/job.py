@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.budgets import Budget
-from rlprune.compensation import is_sequential, reconstructs
+from rlprune.compensation import is_sequential, methods, reconstructs
 from rlprune.data import Data
 from rlprune.errors import ConfigError
-from rlprune.inputs import to_device
+from rlprune.identity import describe
+from rlprune.inputs import map_tensors, to_device
 from rlprune.plan import Plan
 from rlprune.problem import EvaluatorConfig
-from rlprune.run.folder import RunFolder, plain, qualified_name, tensors_digest
+from rlprune.run.folder import RunFolder
 from rlprune.structure import Groups, discover
 from rlprune.training import FineTune
 
@@ -89,13 +90,16 @@ class Job:
         unknown = [name for name in self.exports if name not in EXPORTS]
         if unknown:
             raise ConfigError(f"export {unknown[0]!r} is unknown; choose of {', '.join(EXPORTS)}")
-        self.settings = {"search": self._search_settings()}
+        data = {} if self.data is None else describe(self.data)
+        self.settings = {"search": self._search_settings(data)}
+        tuned = self.finetune is not None
         self.settings["finetune"] = {
-            "recipe": plain(None if self.finetune is None else asdict(self.finetune)),
+            "recipe": describe(self.finetune),
             "seed": self.seed,
+            "augmentation": data.get("augmentation") if tuned else None,
         }
         self.settings["export"] = {"formats": list(self.exports)}
-        self.settings["report"] = {"latency": plain(self.latency)}
+        self.settings["report"] = {"latency": describe(self.latency), "test": data.get("test")}
 
     @cached_property
     def groups(self) -> Groups:
@@ -134,25 +138,32 @@ class Job:
         small.load_state_dict(dict(tensors))
         return small.eval()
 
-    def _search_settings(self) -> dict[str, Any]:
-        agent = self.agent
-        if is_dataclass(agent) and not isinstance(agent, type):
-            agent = {"name": getattr(agent, "name", type(agent).__name__), **asdict(agent)}
-        elif hasattr(agent, "config"):
-            agent = {"name": agent.name, **asdict(agent.config)}
-        return {
-            "network": tensors_digest(self.dense.state_dict()),
-            "data": None if self.data is None else repr(self.data),
-            "score": None if self.score is None else qualified_name(self.score),
-            "budgets": {budget.name: str(budget.limit) for budget in self.budgets},
-            "agent": plain(agent),
+    def _search_settings(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What the result of the search depends on (law 8)."""
+        settings = {
+            "network": self.dense,
+            "inputs": map_tensors(self.example_inputs, _form),
+            "data": data.get("samples"),
+            "score": self.score,
+            "budgets": {budget.name: budget for budget in self.budgets},
+            "agent": self._agent(),
             "evaluations": self.evaluations,
-            "importance": plain(self.importance),
-            "compensation": plain(self._asked_compensation()),
-            "evaluator": plain(asdict(self.evaluator)),
-            "structure": plain(self.structure),
+            "importance": self.importance,
+            "compensation": methods(self._asked_compensation()),
+            "evaluator": {
+                **asdict(self.evaluator),
+                "compensation": methods(self.evaluator.compensation),
+            },
+            "structure": self.structure,
             "seed": self.seed,
         }
+        return {name: describe(setting) for name, setting in settings.items()}
+
+    def _agent(self) -> Any:
+        """The agent with every option, whatever form it was given in; None for benchmarks."""
+        from rlprune.search.runner import resolve_agent
+
+        return None if self.agent is None else resolve_agent(self.agent)
 
     def _asked_compensation(self) -> Any:
         """Compensation as recorded: what ``auto`` adds for want of fine-tuning is left out.
@@ -162,6 +173,11 @@ class Job:
         if not self.auto_compensation or self.compensation is None:
             return self.compensation
         return [item for item in self.compensation if item != "sequential"]
+
+
+def _form(tensor: Tensor) -> str:
+    """Type and shape: values of example inputs are any."""
+    return f"{tensor.dtype} {list(tensor.shape)}"
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -69,6 +69,7 @@ def run_report(
             "stages": stages,
             "quality": search["quality"],
             "objective": _objective(report, search["quality"]),
+            "data": None if job.data is None else repr(job.data),
             "agent": job.settings["search"]["agent"],
             "start": search.get("start"),
             "seed": job.seed,

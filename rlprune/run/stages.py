@@ -16,18 +16,23 @@ from torch import nn
 from rlprune import budgets as budget_module
 from rlprune.budgets import ResolvedBudget
 from rlprune.errors import CheckpointError
+from rlprune.identity import digest
 from rlprune.plan import Plan
 from rlprune.run.changes import compare_with_run
 from rlprune.run.example import save_example
-from rlprune.run.folder import StageRecord, digest, file_digest, plain
+from rlprune.run.folder import StageRecord, file_digest, plain
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
+from rlprune.run.verify import require_met
 
 log = logging.getLogger(__name__)
 
 
 class Run:
     """Runs the stages of one job.
+
+    Whatever is handed over meets every budget as measured in this run (law 2): a network taken
+    from the folder is measured again.
 
     Args:
         job: The job.
@@ -50,6 +55,7 @@ class Run:
     ) -> None:
         self.job, self.stages, self.kept = job, stages, kept
         self._own_search = search
+        self._made: set[str] = set()
         compare_with_run(job, redo)
         if not save_example(job.folder.path, job.example_inputs):
             log.info("example inputs of this kind are not stored; rlprune.load will ask for them")
@@ -58,14 +64,20 @@ class Run:
         """Run the stages, or read back what they left."""
         job, folder = self.job, self.job.folder
         search = self._search()
+        told = f"{folder.path} holds a network that does not meet its budgets any more: it"
         plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
         network: nn.Module | None = None
         costs = search.result["costs"]
         report: dict[str, Any] = {}
         tuned = self._finetune(search, plan)
+        if tuned is None and "search" not in self._made:
+            small = job.skeleton(plan, load_file(folder / "compacted.safetensors"))
+            costs = require_met(_as_searched(job, search), small, job.example_inputs, told)
         if tuned is not None:
             network = job.skeleton(plan, load_file(folder / "model.safetensors"))
             costs = tuned.result["costs"]
+            if "finetune" not in self._made:
+                costs = require_met(_as_searched(job, search), network, job.example_inputs, told)
             self._export(network)
             report = self._report(search, tuned, plan, network)
         return PruneResult(
@@ -165,6 +177,7 @@ class Run:
         written = outputs(result) if callable(outputs) else outputs
         seconds = time.perf_counter() - started
         log.info("%s: %.1f s", stage, seconds)
+        self._made.add(stage)
         return folder.finish(stage, plain(settings), written, plain(result), seconds)
 
 

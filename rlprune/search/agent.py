@@ -80,6 +80,10 @@ class Agent(ABC):
         """Registered name."""
         return self.config_class.name
 
+    def identity(self) -> dict[str, Any]:
+        """Kind, options and what was learned before (see :mod:`rlprune.identity`)."""
+        return {"name": self.name, "type": type(self), "config": self.config, "state": self.state}
+
     def options(self) -> dict[str, Any]:
         """Keyword arguments for the environment."""
         return {**self.env_options, "anchor": self.config.anchor}

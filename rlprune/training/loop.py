@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rlprune.data import Data
 from rlprune.errors import TrainingError
+from rlprune.identity import digest
 from rlprune.progress import track
 from rlprune.training.config import FineTune, Pretrain, Recipe
 from rlprune.training.evaluate import device_of, evaluate
@@ -150,7 +151,7 @@ class _Training:
         self.identity = {
             "configuration": str(sorted(asdict(config).items())),
             "seed": str(seed),
-            "data": f"{data!r} {data.augmentation}",
+            "data": digest({k: v for k, v in data.identity().items() if k != "test"}),
             "initial weights": weights_digest(model),
             "teacher weights": weights_digest(teacher),
         }

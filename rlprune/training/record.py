@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from rlprune.errors import CheckpointError, TrainingError
+from rlprune.identity import digest
 
 FILE = "last.pt"
 
@@ -99,14 +99,8 @@ class Recorder:
 
 
 def weights_digest(model: nn.Module | None) -> str:
-    """SHA-256 of a network's parameter and buffer names, shapes and values."""
-    digest = hashlib.sha256()
-    if model is not None:
-        for name, tensor in model.state_dict().items():
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
-    return digest.hexdigest()
+    """Digest of a network's parameter and buffer names, types, shapes and values."""
+    return digest(None if model is None else dict(model.state_dict()))
 
 
 class CsvHistory:

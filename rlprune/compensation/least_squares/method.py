@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -56,6 +56,10 @@ class LeastSquares:
         self.ridge, self.patch_limit, self.rows = ridge, patch_limit, rows
         self.left_out: dict[str, str] = {}
         self._slicers: WeakKeyDictionary[Groups, Slicer] = WeakKeyDictionary()
+
+    def identity(self) -> dict[str, Any]:
+        """The options (see :mod:`rlprune.identity`)."""
+        return {"ridge": self.ridge, "patch_limit": self.patch_limit, "rows": self.rows}
 
     def prepare(self, context: Context) -> Prepared:
         """Moments of the dense network; computed once per network and calibration data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -79,6 +79,10 @@ class Merge:
         self.threshold, self.lam = threshold, lam
         self.left_out: dict[str, str] = {}
         self._prepared: WeakKeyDictionary[object, Prepared] = WeakKeyDictionary()
+
+    def identity(self) -> dict[str, Any]:
+        """The options (see :mod:`rlprune.identity`)."""
+        return {"threshold": self.threshold, "lam": self.lam}
 
     def prepare(self, groups: Groups) -> Prepared:
         """Follow the groups of a network and compare their units; done once per network."""

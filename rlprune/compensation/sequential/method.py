@@ -89,6 +89,15 @@ class SequentialLeastSquares:
         self.errors: dict[str, tuple[float, float]] = {}
         self.answers: tuple[float, float] | None = None
 
+    def identity(self) -> dict[str, Any]:
+        """The options (see :mod:`rlprune.identity`)."""
+        return {
+            "samples": self.samples,
+            "rows": self.rows,
+            "limit": self.limit,
+            "memory": self.memory,
+        }
+
     def apply(self, context: Context) -> None:
         """Refit the layers of ``context.module`` in place.
 
