@@ -43,7 +43,7 @@ def write(folder: Path) -> list[Path]:
             continue
         about = read_json(place / "problem.json")
         rows = summarize(cells)
-        dense = read_json(place / "dense.json")
+        dense = (read_json(place / "dense.json") or {}).get("accuracy")
         missing = _missing(about, cells)
         prediction = read_json(place / PREDICTION)
         summary[place.name] = {
