@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from types import CodeType, FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 PYTHON = "{}.{}".format(*sys.version_info)
 """Compiled code is told apart within one minor version of Python only."""
@@ -170,9 +171,14 @@ def methods_of(kind: type) -> dict[str, FunctionType]:
     return found
 
 
-@functools.lru_cache(maxsize=1024)
+_ATTRIBUTES: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+
+
 def changed_attributes(kind: type) -> frozenset[str]:
     """Attributes that methods of a class change after construction: state, not options."""
+    known = _ATTRIBUTES.get(kind)
+    if known is not None:
+        return known
     methods = methods_of(kind)
     starting = {name for name in _STARTS if name in methods}
     queue = list(starting)
@@ -181,4 +187,6 @@ def changed_attributes(kind: type) -> frozenset[str]:
         queue += called - starting
         starting |= called
     later = (method for name, method in methods.items() if name not in starting)
-    return frozenset(name for method in later for name in changed_names(method.__code__))
+    found = frozenset(name for method in later for name in changed_names(method.__code__))
+    _ATTRIBUTES[kind] = found
+    return found

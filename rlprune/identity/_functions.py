@@ -22,7 +22,9 @@ _MOST = 200
 def describe_callable(value: Any, describe: Describe) -> dict[str, Any] | None:
     """A function, method, partial or class; None for anything else, callable or not."""
     if isinstance(value, functools.partial):
-        parts = {"function": value.func, "arguments": value.args, "keywords": value.keywords}
+        parts: dict[str, Any] = {
+            "function": value.func, "arguments": value.args, "keywords": value.keywords,
+        }  # fmt: skip
         return {"@": "partial", **{key: describe(part) for key, part in parts.items()}}
     if isinstance(value, MethodType):
         bound = {"function": describe(value.__func__), "self": describe(value.__self__)}
@@ -33,8 +35,9 @@ def describe_callable(value: Any, describe: Describe) -> dict[str, Any] | None:
         return _class(value, describe)
     if isinstance(value, BuiltinFunctionType):
         owner = value.__self__
-        bound = {} if owner is None or isinstance(owner, (ModuleType, type)) else owner
-        return {"@": "builtin", "name": _code.qualified_name(value), "self": describe(bound)}
+        free = owner is None or isinstance(owner, (ModuleType, type))
+        told = {"@": "builtin", "name": _code.qualified_name(value)}
+        return told if free else {**told, "self": describe(owner)}
     if callable(value) and hasattr(value, "__wrapped__"):
         return {"@": "wrapped", "function": describe(value.__wrapped__)}
     return None
@@ -129,7 +132,7 @@ def _shallow(value: FunctionType | type, describe: Describe) -> Any:
     return [_code.qualified_name(value), describe(plain), methods]
 
 
-def _reached(start: FunctionType) -> list[FunctionType | type]:
+def _reached(start: FunctionType | type) -> list[FunctionType | type]:
     """Functions and classes of the same package that a function refers to, however far away."""
     package = _code.package_of(start.__module__)
     seen: dict[int, FunctionType | type] = {id(start): start}

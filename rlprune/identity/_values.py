@@ -146,14 +146,8 @@ class _Walk:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    slots = [
-        name
-        for base in type(value).__mro__
-        for name in (
-            [base.__slots__] if isinstance(vars(base).get("__slots__"), str)
-            else vars(base).get("__slots__", ())
-        )
-    ]  # fmt: skip
+    declared = (vars(base).get("__slots__", ()) for base in type(value).__mro__)
+    slots = [n for names in declared for n in ([names] if isinstance(names, str) else names)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     return {**found, **getattr(value, "__dict__", {})}
 
@@ -182,10 +176,10 @@ def _content(value: Tensor) -> str:
 def _content_of_bytes(raw: np.ndarray) -> str:
     sha = hashlib.sha256()
     if raw.nbytes <= _WHOLE:
-        sha.update(raw)
+        sha.update(raw.data)
     else:
         for start in np.linspace(0, raw.nbytes - _BLOCK, _BLOCKS).astype(np.int64):
-            sha.update(raw[start : start + _BLOCK])
+            sha.update(raw[start : start + _BLOCK].data)
     return sha.hexdigest()[:32]
 
 

@@ -142,7 +142,7 @@ class Job:
         """What the result of the search depends on (law 8)."""
         settings = {
             "network": self.dense,
-            "inputs": map_tensors(self.example_inputs, _form),
+            "inputs": map_tensors(self.example_inputs, _formal),
             "data": data.get("samples"),
             "score": self.score,
             "budgets": {budget.name: budget for budget in self.budgets},
@@ -175,9 +175,9 @@ class Job:
         return [item for item in self.compensation if item != "sequential"]
 
 
-def _form(tensor: Tensor) -> str:
-    """Type and shape: values of example inputs are any."""
-    return f"{tensor.dtype} {list(tensor.shape)}"
+def _formal(tensor: Tensor) -> Tensor:
+    """Type and shape alone: the values of example inputs are any."""
+    return tensor.to("meta")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -167,7 +167,7 @@ INGREDIENTS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
             "model": network().double(),
             "example_inputs": torch.zeros(1, 1, 8, 8).double(),
         },
-        r"network\.weights changed; inputs 'torch\.float32",
+        r"network\.weights changed; inputs\.dtype 'float32' -> 'float64'",
     ),
     "structure": (lambda: {"min_width": 2}, r"structure\.min_width 1 -> 2"),
     "seed": (lambda: {"seed": 1}, r"seed 0 -> 1"),
