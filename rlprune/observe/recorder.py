@@ -324,7 +324,7 @@ def stream(
         The recorder; `Recorder.silent` lists sites that were not reached.
     """
     recorder = Recorder(network, sinks)
-    items = track(list(batches), title) if title else batches
+    items = track(batches, title) if title else batches
     with evaluating(network), torch.no_grad(), recorder:
         for inputs, _ in items:
             recorder.batch(batch_size(inputs), mask(inputs))

@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, options.steps, pct_start=0.1)
     options.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(options.out)
     (options.out / "held_out.txt").write_text("\n".join(map(str, chosen[::10])) + "\n")
     window = torch.arange(options.length + 1)
     for step in range(options.steps):
@@ -116,7 +117,6 @@ def main(arguments: list[str]) -> float:
         if step % 500 == 499:
             model.save_pretrained(options.out)
     model.save_pretrained(options.out)
-    tokenizer.save_pretrained(options.out)
     model.eval()
     rows = test[: len(test) // len(window) * len(window)].reshape(-1, len(window))[:64]
     with torch.no_grad():
