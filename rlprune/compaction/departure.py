@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import isclose
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 from rlprune.errors import StructureError
 from rlprune.ops import named
 from rlprune.ops.labels import compress, varying
-from rlprune.ops.record import overloads
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.records import Step
@@ -159,14 +157,9 @@ def _aligned(dense: Sequence[Step], small: Sequence[Step]) -> Iterator[tuple[int
 
 def _numbers(step: Step) -> list[Any]:
     """Floating-point arguments, and whole numbers where they are values rather than sizes."""
-    kinds = (float, int) if _pointwise(step.op) else (float,)
+    kinds = (float, int) if named(step.op).pointwise else (float,)
     found = tree_leaves((step.args, dict(step.kwargs)))
     return [x for x in found if isinstance(x, kinds) and not isinstance(x, bool)]
-
-
-@cache
-def _pointwise(op: str) -> bool:
-    return any(torch.Tag.pointwise in func.tags for func in overloads(op))
 
 
 def _same_numbers(step: Step, now: Step) -> bool:

@@ -94,6 +94,7 @@ class Op:
         name: without "aten::" and the underscore of the in-place form; ops of other libraries with
             theirs ("mylib::gate").
         labels: the rule for labels; see `rlprune.ops`.
+        pointwise: it works value by value.
         macs: multiply-accumulates of a call, None where nothing is counted. An op that has them is
             not computed in a trace.
         zeros: which operands make the result zero; may depend on the call.
@@ -112,6 +113,7 @@ class Op:
 
     name: str
     labels: Rule
+    pointwise: bool = False
     macs: Macs | None = None
     zeros: Zeros | Callable[[Args, Kwargs], Zeros] = Zeros.NEVER
     scaling: Scaling = Scaling.NONE
@@ -139,6 +141,12 @@ class Op:
     def random(self) -> bool:
         """Whether it draws random numbers, as PyTorch says itself."""
         return any(torch.Tag.nondeterministic_seeded in func.tags for func in overloads(self.name))
+
+    @cached_property
+    def listed(self) -> bool:
+        """Whether it returns a list of like tensors, such as the parts of a split."""
+        returns = [func._schema.returns for func in overloads(self.name)]
+        return any(str(r.type) == "List[Tensor]" for of in returns[:1] for r in of)
 
 
 def overloads(name: str) -> list[Any]:

@@ -29,11 +29,11 @@ def apply_rule(
     An in-place op follows the rule of its functional form, which may run on labels without writing
     into them.
     """
-    rule = find(func).labels
-    if rule is not elementwise and func._schema.is_mutable:
+    op = find(func)
+    if not op.pointwise and func._schema.is_mutable:
         func = _functional(func)
     try:
-        rule(tracer, func, args, kwargs, out)
+        op.labels(tracer, func, args, kwargs, out)
     except Exception as error:
         reason = f"{tracer.where(name_of(func))}: rlprune cannot follow this call"
         logger.warning("%s (%s: %s)", reason, type(error).__name__, error)
@@ -118,7 +118,7 @@ def register(
             raise ValueError(
                 f"the operation '{name}' has a record already; give replace=True to replace it"
             )
-        _RECORDS[name] = Op(name, labels, **facts)
+        _RECORDS[name] = Op(name, labels, labels is elementwise, **facts)
     _FOUND.clear()
     _NAMED.clear()
 
@@ -155,7 +155,8 @@ def named(name: str) -> Op:
 def _default(name: str) -> Op:
     """An op that PyTorch calls point-wise works value by value; nothing is known of another."""
     pointwise = any(torch.Tag.pointwise in func.tags for func in overloads(name))
-    return Op(name.removesuffix("_"), elementwise if pointwise else unknown)
+    rule = elementwise if pointwise else unknown
+    return Op(name.removesuffix("_"), rule, pointwise)
 
 
 def _functional(func: Any) -> Any:

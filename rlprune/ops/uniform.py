@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -60,7 +59,7 @@ class Uniform:
                 known = self.sizes(source, result.ndim)
                 found = {d: Size() for d in long if shape[d] == 1}
                 self._sizes[result] = {**known, **found}
-            elif op.moves is Moves.COPIES or torch.Tag.pointwise in func.tags:
+            elif (op.moves is Moves.COPIES or op.pointwise) and not op.random:
                 self._sizes[result] = self._common(inputs, result.ndim, long)
 
     def _common(self, inputs: list[Tensor], ndim: int, long: list[int]) -> dict[int, Size]:

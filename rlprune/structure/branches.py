@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rlprune.errors import RlpruneError
+from rlprune.ops import named
 from rlprune.structure.groups import Slice
 from rlprune.structure.records import Branch, Call, Source, Step, Trace
 from rlprune.structure.run import Run, run_trace
@@ -31,13 +32,6 @@ from rlprune.structure.twin import copied
 from rlprune.structure.zero_flow import elementwise, silencing, sources
 
 logger = logging.getLogger(__name__)
-
-COPIES = frozenset(["clone", "view", "_unsafe_view", "as_strided_"])
-"""Ops that come and go with a tensor's layout."""
-VIEWS = frozenset(
-    """view _unsafe_view alias detach expand slice select squeeze unsqueeze permute transpose t
-    split split_with_sizes chunk unbind unfold as_strided""".split()
-)
 
 
 def without(model: nn.Module, branches: Sequence[Branch], memo: dict[int, Any]) -> nn.Module:
@@ -111,9 +105,9 @@ def _runs(model: nn.Module, inputs: Any, dense: Trace, branches: Sequence[Branch
     before = [
         (s, i in loose)
         for i, s in enumerate(dense.steps)
-        if i not in covered and s.op not in COPIES
+        if i not in covered and not named(s.op).layout
     ]
-    after = [s for s in trace.steps if s.module not in gone and s.op not in COPIES]
+    after = [s for s in trace.steps if s.module not in gone and not named(s.op).layout]
     return len(before) == len(after) and all(
         (a.module, a.op) == (b.module, b.op) and (free or a.shapes == b.shapes)
         for (a, free), b in zip(before, after, strict=True)
@@ -170,7 +164,7 @@ class _Finder:
         found: list[Branch] = []
         for i, step in enumerate(self.steps):
             operands = [a for a in step.args if isinstance(a, Source)]
-            if step.op not in ("add", "add_") or len(operands) != 2:
+            if named(step.op).name != "add" or len(operands) != 2:
                 continue
             for operand, other in (operands, operands[::-1]):
                 if operand.step < 0 or self._shape(operand) != self._shape(other):
@@ -258,7 +252,7 @@ class _Finder:
             if not step.op.endswith("_"):
                 continue
             target = next((a for a in step.args if isinstance(a, Source)), Source())
-            while target.step in region and self.steps[target.step].op in VIEWS:
+            while target.step in region and named(self.steps[target.step].op).view:
                 target = self.steps[target.step].args[0]
             if target.step not in region:
                 return False

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlprune.compensation.merge.op_kinds import NORMS
 from rlprune.compensation.merge.paths import Affine, State
 from rlprune.compensation.merge.values import NOTHING
+from rlprune.ops import Scaling, named
 from rlprune.structure.records import Source, Step
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def add(walk: Walk, step: Step, group: str) -> State | None:
     """Sums of terms of one degree; a vector added to a term that no activation has changed."""
     a, b = (walk.value(x) for x in step.args[:2])
-    factor = float(step.kwargs.get("alpha", 1.0)) * (-1 if step.op.startswith("sub") else 1)
+    sign = -1 if named(step.op).name == "sub" else 1
+    factor = sign * float(step.kwargs.get("alpha", 1.0))
     if group in a.states and group in b.states:
         return walk.settled(group, a.states[group], b.states[group])
     carrier, other = (a, b) if group in a.states else (b, a)
@@ -40,7 +41,9 @@ def multiply(walk: Walk, step: Step, group: str) -> State | None:
     a, b = (walk.value(x) for x in step.args[:2])
     if group in a.states and group in b.states:
         first, second = a.states[group], b.states[group]
-        return _powered(walk, group, (first, second), first.degree + second.degree)
+        for factor in (first, second):
+            walk.found[group].settle(factor.term)
+        return NOTHING if NOTHING in (first, second) else State(first.degree + second.degree)
     carrier, other = (a, b) if group in a.states else (b, a)
     state = carrier.states[group]
     if not walk.roles(other, group):
@@ -58,34 +61,20 @@ def divide(walk: Walk, step: Step, group: str) -> State | None:
     return walk.settled(group, a.states[group])
 
 
-def power(walk: Walk, step: Step, group: str) -> State | None:
-    """``x ** n`` and its relatives multiply the degree."""
-    state = walk.value(step.args[0]).states.get(group)
-    exponents = {"square": 2.0, "sqrt": 0.5}
-    exponent = exponents.get(step.op.rstrip("_")) or step.args[1]
-    if state is None or isinstance(exponent, Source) or exponent <= 0:
-        return None
-    return _powered(walk, group, (state,), state.degree * float(exponent))
+def each(walk: Walk, step: Step, group: str) -> State | None:
+    """Ops that scale every unit by itself, with a degree that may depend on the call."""
+    degree = named(step.op).degree_in(step.args, step.kwargs)
+    states = [v.states[group] for v in walk.operands(step) if group in v.states]
+    state = None if degree is None else walk.settled(group, *states)
+    if degree is None or state is None or state is NOTHING:
+        return state
+    return State(state.degree * degree)
 
 
-def _powered(walk: Walk, group: str, states: tuple[State, ...], degree: float) -> State:
-    for state in states:
-        walk.found[group].settle(state.term)
-    return NOTHING if NOTHING in states else State(degree)
-
-
-def cut(walk: Walk, step: Step, group: str) -> State | None:
-    """Clamps and thresholds at zero alone."""
-    op, rest = step.op.rstrip("_"), [*step.args[1:], *step.kwargs.values()]
-    low = rest[0] if rest else None
-    fine = {
-        "clamp": low == 0 and (len(rest) < 2 or rest[1] is None),
-        "clamp_min": low == 0,
-        "clamp_max": low == 0,
-        "threshold": rest[:2] == [0, 0],
-        "constant_pad_nd": len(rest) < 2 or rest[1] == 0,
-    }[op]
-    return walk.settled(group, walk.value(step.args[0]).states[group]) if fine else None
+def all_alike(walk: Walk, step: Step, group: str) -> State | None:
+    """The larger or smaller of operands that all scale alike."""
+    whole = all(group in v.states for v in walk.operands(step))
+    return each(walk, step, group) if whole else None
 
 
 def prelu(walk: Walk, step: Step, group: str) -> State | None:
@@ -100,7 +89,12 @@ def prelu(walk: Walk, step: Step, group: str) -> State | None:
 def batch_norm(walk: Walk, step: Step, group: str) -> State | None:
     """Batch normalisation of a producer's own output folds into it."""
     state = walk.value(step.args[0]).states[group]
-    vectors = [walk.value(x).weight for x in step.args[1:5]]
+    at = named(step.op).operands
+    assert at is not None
+    assert at.bias is not None
+    assert at.statistics is not None
+    places = (at.weight, at.bias, *at.statistics)
+    vectors = [walk.value(step.args[k]).weight for k in places]
     if state.term is None:
         walk.refuse(group, "batch normalisation after an activation or a sum")
         return None
@@ -119,21 +113,12 @@ def _longer(state: State, affine: Affine) -> State:
     return State(state.degree, replace(state.term, chain=(*state.term.chain, affine)))
 
 
-RULES: Mapping[str, Callable[[Walk, Step, str], State | None]] = {
-    "add": add,
-    "sub": add,
-    "mul": multiply,
-    "div": divide,
-    "pow": power,
-    "square": power,
-    "sqrt": power,
-    "clamp": cut,
-    "clamp_min": cut,
-    "clamp_max": cut,
-    "threshold": cut,
-    "constant_pad_nd": cut,
-    "_prelu_kernel": prelu,
-    "prelu": prelu,
-    "batch_norm": batch_norm,
-    **dict.fromkeys(NORMS, batch_norm),
+RULES: Mapping[Scaling, Callable[[Walk, Step, str], State | None]] = {
+    Scaling.EACH: each,
+    Scaling.ALL: all_alike,
+    Scaling.SUM: add,
+    Scaling.PRODUCT: multiply,
+    Scaling.QUOTIENT: divide,
+    Scaling.SLOPES: prelu,
+    Scaling.NORM: batch_norm,
 }

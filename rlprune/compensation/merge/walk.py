@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils._pytree import tree_leaves
 
-from rlprune.compensation.merge.op_kinds import (
-    BLANK,
-    KEEPS,
-    LISTS,
-    MOVES,
-    NORMS,
-    PRODUCTS,
-    ZEROS,
-)
 from rlprune.compensation.merge.paths import Affine, Path, State, Term
 from rlprune.compensation.merge.rules import RULES
 from rlprune.compensation.merge.values import NOTHING, Value, Weight
+from rlprune.ops import Makes, Moves, Op, Scaling, Zeros, named
 from rlprune.structure.records import Source, Step
 
 if TYPE_CHECKING:
@@ -87,57 +79,62 @@ class Walk:
             return set()
         return set().union(*(self._roles.get(n, {}).get(group, ()) for n in value.weight.names))
 
+    def operands(self, step: Step) -> list[Value]:
+        """What is known of every tensor operand of a step."""
+        leaves = tree_leaves((step.args, dict(step.kwargs)))
+        return [self.value(s) for s in leaves if isinstance(s, Source)]
+
     def _interpret(self, step: Step) -> list[Value]:
-        op = step.op if step.op in PRODUCTS | NORMS else step.op.rstrip("_")
-        sources = [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Source)]
-        operands = [self.value(s) for s in sources]
+        op = named(step.op)
+        operands = self.operands(step)
         blank = [Value() for _ in step.shapes]
-        if not blank or op in BLANK:
-            return [Value(zero=op in ZEROS) for _ in blank]
-        if op in MOVES and operands and operands[0].zero:
-            return [Value(zero=True) for _ in blank]
+        if not blank or op.makes is not Makes.NOTHING:
+            return [Value(zero=op.makes is Makes.ZEROS) for _ in blank]
+        if self._makes_zero(op, step):
+            return [Value(zero=k == 0 or op.listed) for k in range(len(blank))]
         if operands and all(v.weight for v in operands):
             names = tuple(dict.fromkeys(n for v in operands if v.weight for n in v.weight.names))
-            pure = op in MOVES and all(v.weight.pure for v in operands if v.weight)
-            if op not in PRODUCTS:
+            moved = op.moves is not Moves.NO
+            pure = moved and all(v.weight.pure for v in operands if v.weight)
+            if op.scaling is not Scaling.LAYER:
                 return [Value(weight=Weight(names, pure)) for _ in step.shapes]
         live = list(dict.fromkeys(g for v in operands for g in v.states))
-        if op in PRODUCTS:
+        if op.scaling is Scaling.LAYER:
             blank[0].states = self._product(op, step)
         elif live:
-            rule = RULES.get(op)
             for group in live:
                 if self.found[group].reason:
                     continue
-                state = self._unary(op, step, operands, group) if rule is None else None
-                state = state if rule is None else rule(self, step, group)
+                state = self._scaled(op, step, group)
                 if state is None:
                     self.refuse(group, "it is not positively homogeneous")
                     continue
-                for value in blank if op in LISTS else blank[:1]:
+                for value in blank if op.listed else blank[:1]:
                     value.states[group] = state
-            if op in ("cat", "constant_pad_nd") and all(
-                v.states or self._zero(v) for v in operands
-            ):
+            joined = op.scaling is Scaling.EACH
+            if joined and all(v.states or self._zero(v) for v in operands):
                 for group in self._carried(step, 0).difference(live):
                     blank[0].states[group] = NOTHING
         return blank
+
+    def _makes_zero(self, op: Op, step: Step) -> bool:
+        """Whether the result is zero because an operand is."""
+        which = op.zeros_in(step.args, step.kwargs)
+        operands = [] if which is Zeros.NEVER else [x for x in step.args if isinstance(x, Source)]
+        return any(self.value(x).zero for x in operands[: 1 if which is Zeros.FIRST else None])
+
+    def _scaled(self, op: Op, step: Step, group: str) -> State | None:
+        """What an op's result is to a group that some operand carries."""
+        if op.moves is not Moves.NO:
+            return self.operands(step)[0].states[group]
+        rule = RULES.get(op.scaling)
+        return None if rule is None else rule(self, step, group)
 
     def _zero(self, value: Value) -> bool:
         """Whether a tensor is zero everywhere: made so, or a buffer of zeros."""
         if value.weight is None or not value.weight.pure:
             return value.zero
         return not any(bool(self.groups.tensors[n].any()) for n in value.weight.names)
-
-    def _unary(self, op: str, step: Step, operands: list[Value], group: str) -> State | None:
-        """Ops that treat all their operands alike."""
-        states = [v.states[group] for v in operands if group in v.states]
-        if op in MOVES:
-            return states[0]
-        if op not in KEEPS:
-            return None
-        alone = op in ("maximum", "minimum") and len(states) < 2
-        return None if alone else self.settled(group, *states)
 
     def settled(self, group: str, *states: State) -> State | None:
         """The state of a sum, or of any op that needs its operands to scale alike."""
@@ -148,7 +145,7 @@ class Walk:
             return None
         return State(degrees.pop()) if degrees else NOTHING
 
-    def _product(self, op: str, step: Step) -> dict[str, State]:
+    def _product(self, op: Op, step: Step) -> dict[str, State]:
         """Contractions: they read the units of some groups and produce those of others."""
         parts = _product_operands(op, step)
         bias, (a, b) = self.value(parts.bias), (self.value(parts.a), self.value(parts.b))
@@ -198,22 +195,19 @@ class Walk:
 
 @dataclass(frozen=True)
 class _Operands:
+    """Operands of a layer-like op; ``plain`` where no factor scales the product or the bias."""
+
     bias: Any
     a: Any
     b: Any
-    grouped: bool = False
-    plain: bool = True
+    grouped: bool
+    plain: bool
 
 
-def _product_operands(op: str, step: Step) -> _Operands:
-    args = step.args
-    if op in ("convolution", "_convolution"):
-        return _Operands(args[2], args[0], args[1], grouped=args[8] > 1)
-    if op in ("addmm", "baddbmm"):
-        factors = {k: v for k, v in step.kwargs.items() if k in ("alpha", "beta")}
-        return _Operands(args[0], args[1], args[2], plain=all(v == 1 for v in factors.values()))
-    if op == "linear":
-        return _Operands(args[2] if len(args) > 2 else None, args[0], args[1])
-    if op == "embedding":
-        return _Operands(None, args[1], args[0])
-    return _Operands(None, args[0], args[1])
+def _product_operands(op: Op, step: Step) -> _Operands:
+    at, args = op.operands, step.args
+    assert at is not None
+    bias = args[at.bias] if at.bias is not None and len(args) > at.bias else None
+    grouped = at.groups is not None and args[at.groups] > 1
+    plain = all(step.kwargs.get(k, 1) == 1 for k in ("alpha", "beta"))
+    return _Operands(bias, args[at.x], args[at.weight], grouped, plain)
