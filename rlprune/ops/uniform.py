@@ -45,8 +45,8 @@ class Uniform:
         """Follow one op, ``func`` with record ``op``, on unlabelled tensors."""
         made = op.makes is not Makes.NOTHING
         if func._schema.is_mutable:
-            alone = torch.Tag.pointwise in func.tags and all(x.numel() == 1 for x in inputs[1:])
-            if not (alone or made or op.random):
+            alone = op.pointwise and all(x.numel() == 1 for x in inputs[1:])
+            if not (_in_full(inputs[0]) and (alone or made or op.random)):
                 self._forget(inputs[:1])
             return
         for result in results:
@@ -89,6 +89,11 @@ class Uniform:
             for known in list(self._sizes):
                 if known.untyped_storage()._cdata == memory:
                     del self._sizes[known]
+
+
+def _in_full(tensor: Tensor) -> bool:
+    """Whether a tensor is all of its memory, so that writing into it leaves nothing else there."""
+    return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
 
 
 def meet(labels: Labels, size: Size, plane: Tensor, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,6 +111,29 @@ class TestForwardPasses:
         plain = sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3))
         groups, _ = hold(torch.fx.symbolic_trace(plain), rand(2, 3, 8, 8))
         assert widths(groups) == {"0": 8}
+
+    @pytest.mark.parametrize("write", ["mul", "fill", "select", "whole"])
+    def test_a_constant_of_one_value_of_which_a_part_is_written(self, write: str) -> None:
+        class Masked(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.o = nn.Linear(3, 8), nn.Linear(8, 2)
+
+            def forward(self, x: Tensor) -> Tensor:
+                h = self.a(x)
+                mask = torch.ones(h.shape[1], dtype=x.dtype)
+                if write == "mul":
+                    mask[: h.shape[1] // 2].mul_(3.0)
+                elif write == "fill":
+                    mask[: h.shape[1] // 2].fill_(3.0)
+                elif write == "select":
+                    mask[0].fill_(3.0)
+                else:
+                    mask.fill_(3.0)
+                return self.o(h * mask)
+
+        groups, _ = hold(Masked().double(), rand(4, 3))
+        assert widths(groups) == ({"a": 8} if write == "whole" else {})
 
     def test_in_place_work_on_views(self) -> None:
         class Views(nn.Module):
