@@ -203,22 +203,23 @@ class Gated(nn.Module):
         super().__init__()
         self.kind = kind
         self.stem, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
-        self.gate, self.depthwise = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 3, groups=6)
-        self.late, self.norm = nn.Parameter(torch.ones(6, 1, 1)), nn.BatchNorm2d(6)
-        self.group_norm = nn.GroupNorm(3, 6)
+        if kind == "gate":
+            self.part: nn.Module = nn.Conv2d(6, 6, 1)
+        elif kind == "depthwise":
+            self.part = nn.Conv2d(6, 6, 3, groups=6)
+        elif kind == "late bias":
+            self.late = nn.Parameter(torch.ones(6, 1, 1))
+        else:
+            self.part = nn.GroupNorm(3, 6) if kind == "group norm" else nn.BatchNorm2d(6)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
         if self.kind == "gate":
-            x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
-        elif self.kind == "depthwise":
-            x = self.depthwise(x)
+            x = x * torch.sigmoid(self.part(x.mean((2, 3), keepdim=True)))
         elif self.kind == "late bias":
             x = x + self.late
-        elif self.kind == "group norm":
-            x = self.group_norm(x)
         else:
-            x = self.norm(x)
+            x = self.part(x)
         return self.last(x)
 
 
@@ -226,7 +227,7 @@ class Gated(nn.Module):
     ("kind", "reason"),
     [
         ("gate", "'sigmoid'"),
-        ("depthwise", "depthwise"),
+        ("depthwise", "filtered by itself"),
         ("late bias", "after an activation"),
         ("late norm", "after an activation"),
         ("group norm", "native_group_norm"),
