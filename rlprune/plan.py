@@ -64,7 +64,11 @@ class Plan:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(self.keep.values()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.keep == other.keep and self.dense == other.dense

@@ -1,17 +1,14 @@
-"""A reference to the live pruning problem that Gymnasium may copy as often as it likes."""
+"""A reference to a pruning problem that Gymnasium may copy as often as it likes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rlprune.space import Codec
+
 if TYPE_CHECKING:
-    import numpy as np
-
     from rlprune.problem import Evaluation, Problem
-    from rlprune_envs.setting import Setting
-
-_REMEMBERED = 1024
 
 
 class ProblemHandle:
@@ -21,17 +18,19 @@ class ProblemHandle:
     handle is the handle itself, so networks, data and caches are never duplicated and every
     environment made from the handle counts on the same ledger.
 
+    The rule of pickling: a handle of a *function* pickles as that function, and the other process
+    builds a problem of its own with it. A handle of a live problem does not pickle.
+
     Args:
         problem: a ``Problem``, or a function without arguments that builds one (called at most
-            once, when the first environment needs it).
+            once in a process, when the first environment needs it).
     """
 
     def __init__(self, problem: Problem | Callable[[], Problem]) -> None:
-        self._problem: Any = problem
-        self._built = hasattr(problem, "decisions")
-        self._settings: dict[str, Setting] = {}
+        self._given: Any = problem
+        self._live: Any = problem if hasattr(problem, "space") else None
+        self._codecs: dict[tuple[str, bool], Codec] = {}
         self._references: dict[tuple[str, bool], Evaluation] = {}
-        self._projected: dict[bytes, tuple[int, ...]] = {}
 
     @classmethod
     def of(cls, problem: Any) -> ProblemHandle:
@@ -40,50 +39,35 @@ class ProblemHandle:
 
     @property
     def problem(self) -> Problem:
-        """The problem itself, built on first use when a factory was given."""
-        if not self._built:
-            if not callable(self._problem):
+        """The problem itself, built on first use when a function was given."""
+        if self._live is None:
+            if not callable(self._given):
                 raise TypeError(
                     "problem must be a Problem, a function without arguments that returns one, "
-                    f"or a ProblemHandle; got {type(self._problem).__name__}"
+                    f"or a ProblemHandle; got {type(self._given).__name__}"
                 )
-            self._problem = self._problem()
-            self._built = True
-        return self._problem
+            self._live = self._given()
+        return self._live
 
-    def setting(self, anchor: str = "uniform") -> Setting:
-        """What environments of this problem with one anchor share; computed once."""
-        if anchor not in self._settings:
-            from rlprune_envs.setting import Setting
+    def codec(self, anchor: str = "uniform", *, project: bool = True) -> Codec:
+        """What actions around an anchor stand for; computed once."""
+        key = (anchor, project)
+        if key not in self._codecs:
+            costs = next((codec.costs for codec in self._codecs.values()), None)
+            self._codecs[key] = Codec(self.problem, anchor, project=project, costs=costs)
+        return self._codecs[key]
 
-            if anchor == "uniform":
-                self._settings[anchor] = Setting.of(self.problem)
-            else:
-                self._settings[anchor] = self.setting().anchored(self.problem, anchor)
-        return self._settings[anchor]
+    def adopt(self, codec: Codec) -> None:
+        """Takes a codec of the problem that somebody else has built."""
+        self._codecs[codec.around, codec.project] = codec
 
-    def reference(self, anchor: str = "uniform", *, project: bool) -> Evaluation:
+    def reference(self, anchor: str = "uniform", *, project: bool = True) -> Evaluation:
         """Evaluation of the plan that action 0 everywhere stands for; asked for once."""
         key = (anchor, project)
         if key not in self._references:
-            self._references[key] = self.problem.evaluate(
-                self.final_widths(self.setting(anchor).anchor, project=project)
-            )
+            codec = self.codec(anchor, project=project)
+            self._references[key] = self.problem.evaluate(codec.plan_of(codec.anchor))
         return self._references[key]
-
-    def final_widths(self, ratios: np.ndarray, *, project: bool) -> tuple[int, ...]:
-        """Legal widths that ``[n]`` keep ratios are evaluated at."""
-        if not project:
-            return self.setting().widths(ratios)
-        from rlprune.problem import projection
-
-        key = ratios.tobytes()
-        if key not in self._projected:
-            if len(self._projected) >= _REMEMBERED:
-                self._projected.clear()
-            widths = projection.project(self.problem, ratios.tolist())
-            self._projected[key] = tuple(int(width) for width in widths)
-        return self._projected[key]
 
     def __copy__(self) -> ProblemHandle:
         return self
@@ -91,5 +75,13 @@ class ProblemHandle:
     def __deepcopy__(self, memo: dict[int, Any]) -> ProblemHandle:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._given is self._live:
+            raise TypeError(
+                "an environment of a live problem cannot be pickled: its network, data and ledger "
+                "belong to this process; make it with a function that builds the problem instead"
+            )
+        return ProblemHandle, (self._given,)
+
     def __repr__(self) -> str:
-        return f"ProblemHandle({type(self._problem).__name__})"
+        return f"ProblemHandle({type(self._given).__name__})"

@@ -1,35 +1,37 @@
-"""The ansi rendering: the plan so far as a table."""
+"""A plan as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rlprune.plan import Plan
     from rlprune.problem import Evaluation, Problem
 
 _BAR = 20
 
 
 def plan_table(
-    problem: Problem, widths: Sequence[int], evaluation: Evaluation | None = None
+    problem: Problem, plan: Plan, decided: int, evaluation: Evaluation | None = None
 ) -> str:
     """Draws dense width, kept width and keep ratio of every group decided so far.
 
     Args:
-        problem: names and dense widths are read from its decisions.
-        widths: kept widths of the first ``len(widths)`` groups.
+        problem: names and dense widths are read from its groups.
+        plan: what is kept.
+        decided: decisions taken; groups of later ones are left open.
         evaluation: adds quality and each budget's value and limit underneath.
     """
-    name = max([len(g.name) for g in problem.decisions] + [5])
+    known = {c for d in problem.space.decisions[:decided] for c in d.columns}
+    groups = problem.space.groups.prunable
+    name = max([len(g.name) for g in groups] + [5])
     lines = [f"{'group':<{name}}  {'dense':>6}  {'kept':>6}  {'ratio':>6}"]
-    for index, group in enumerate(problem.decisions):
-        if index < len(widths):
-            ratio = widths[index] / group.width
-            bar = "#" * round(_BAR * ratio)
-            kept = f"{widths[index]:>6}  {ratio:>6.1%}  {bar}"
-        else:
-            kept = f"{'-':>6}  {'-':>6}"
+    for column, group in enumerate(groups):
+        kept = f"{'-':>6}  {'-':>6}"
+        if column in known:
+            width = plan.widths[group.name]
+            ratio = width / group.width
+            kept = f"{width:>6}  {ratio:>6.1%}  {'#' * round(_BAR * ratio)}"
         lines.append(f"{group.name:<{name}}  {group.width:>6}  {kept}")
     if evaluation is not None:
         lines.append(f"quality {evaluation.quality:.6g}")

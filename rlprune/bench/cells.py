@@ -14,7 +14,7 @@ from rlprune.plan import Plan
 from rlprune.problem import Problem
 from rlprune.run.folder import plain, read_json, write_json, write_text
 from rlprune.run.verify import measure
-from rlprune.search import AGENTS, SearchResult, create_agent, search
+from rlprune.search import SearchResult, resolve_agent, search
 
 _PARTS = ("build", "compensate", "forward", "cost")
 
@@ -94,9 +94,7 @@ def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
         The content of the file.
     """
     before = dict(problem.stats["seconds"])
-    options = dict(cell.agent)
-    agent = create_agent(options.pop("name"), **options)
-    found = search(problem, agent, cell.evaluations, cell.seed)
+    found = search(problem, cell.agent, cell.evaluations, cell.seed)
     after = problem.stats["seconds"]
     computed = {part: after[part] - before[part] for part in _PARTS}
     ledger = sum(evaluation.seconds for evaluation in found.ledger)
@@ -121,6 +119,8 @@ def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
             "computed": computed,
             "replayed_evaluations": problem.stats["replayed"],
         },
+        "calls": problem.stats["calls"],
+        "call_seconds": problem.stats["call_seconds"],
     }
     content = plain(content)
     write_json(setting.folder / "cells" / cell.file, content)
@@ -165,9 +165,7 @@ def _running_best(found: SearchResult) -> Iterator[float | None]:
 def _agent(entry: Any) -> tuple[str, dict[str, Any]]:
     """Label, and name with every option, of an entry of ``bench.agents``."""
     given = {"name": entry} if isinstance(entry, str) else dict(entry)
-    if given.get("name") not in AGENTS:
-        raise ConfigError(f"bench.agents: {entry!r} names none of {', '.join(sorted(AGENTS))}")
-    label = str(given.pop("label", given["name"]))
-    options = {key: value for key, value in given.items() if key != "name"}
-    agent = create_agent(given["name"], **options)
-    return label, {"name": given["name"], **asdict(agent.config)}
+    label = given.pop("label", None)
+    agent = resolve_agent(given)
+    name = given.pop("name", None) or given.pop("_target_")
+    return str(label or agent.name), {"name": name, **asdict(agent.config), **given}

@@ -15,16 +15,17 @@ import numpy as np
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.compaction import Workspace
-from rlprune.problem import DataQuality, Problem, projection, qualities
+from rlprune.plan import Plan
+from rlprune.problem import DataQuality, Problem, qualities
 from rlprune.progress import track
 from rlprune.report import markdown
 from rlprune.run.folder import write_json, write_text
 from rlprune.search import search
+from rlprune.space import project
 
 log = logging.getLogger(__name__)
 
-Widths = tuple[int, ...]
-Way = Callable[[Widths], float]
+Way = Callable[[Plan], float]
 
 PLAIN = "rlprune: slices at their own cost"
 MASKED = "masked dense network, same images, precision, score and batch statistics"
@@ -65,15 +66,15 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     return [setting.folder / "evaluation.md", setting.folder / "evaluation.json"]
 
 
-def random_plans(problem: Problem, count: int, seed: int) -> list[Widths]:
+def random_plans(problem: Problem, count: int, seed: int) -> list[Plan]:
     """Random plans projected onto the budgets."""
     generator = np.random.default_rng(seed)
-    ratios = generator.uniform(0.05, 1.0, size=(count, len(problem.decisions)))
-    return [projection.project(problem, list(row)) for row in ratios]
+    ratios = generator.uniform(0.05, 1.0, size=(count, len(problem.space)))
+    return [problem.space.plan(project(problem, row)) for row in ratios]
 
 
 def interleaved(
-    ways: Mapping[str, Way], plans: list[Widths], seconds: float = math.inf
+    ways: Mapping[str, Way], plans: list[Plan], seconds: float = math.inf
 ) -> dict[str, list[float]]:
     """Time every way in turn, plan by plan.
 
@@ -99,7 +100,7 @@ def interleaved(
     return times
 
 
-def _timed(way: Way, plan: Widths) -> float:
+def _timed(way: Way, plan: Plan) -> float:
     started = time.perf_counter()
     way(plan)
     return time.perf_counter() - started
@@ -169,15 +170,15 @@ def _ways(setting: Setting, problem: Problem) -> dict[str, Way]:
         channels_last=False,
     )
 
-    def searched(widths: Widths) -> float:
+    def searched(plan: Plan) -> float:
         problem.restart()
-        return problem.evaluate(widths).quality
+        return problem.evaluate(plan).quality
 
     ways: dict[str, Way] = {
-        PLAIN: lambda widths: same(workspace.build(problem.plan(widths))),
-        MASKED: lambda widths: same(masked.build(problem.plan(widths))),
-        f"masked dense network, float32, accuracy on {count} images (AMC)": lambda widths: accuracy(
-            masked.build(problem.plan(widths))
+        PLAIN: lambda plan: same(workspace.build(plan)),
+        MASKED: lambda plan: same(masked.build(plan)),
+        f"masked dense network, float32, accuracy on {count} images (AMC)": lambda plan: accuracy(
+            masked.build(plan)
         ),
     }
     methods = [
@@ -189,7 +190,7 @@ def _ways(setting: Setting, problem: Problem) -> dict[str, Way]:
     return ways
 
 
-def _difference(ours: Way, masked: Way, plans: list[Widths]) -> float:
+def _difference(ours: Way, masked: Way, plans: list[Plan]) -> float:
     """Largest difference of the two scores: the mask and the slices are one candidate."""
     return max(abs(ours(plan) - masked(plan)) for plan in plans)
 

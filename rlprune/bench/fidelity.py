@@ -16,6 +16,7 @@ from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.bench.tables import COLORS, figure, save, spearman, spearman_interval
 from rlprune.bench.tuning import ShortEpochs
 from rlprune.errors import CheckpointError
+from rlprune.plan import Plan
 from rlprune.problem import Problem
 from rlprune.report import markdown
 from rlprune.run.folder import plain, read_json, write_json, write_text
@@ -94,7 +95,7 @@ def _plans(setting: Setting, problem: Problem) -> list[dict[str, Any]]:
         found = diverse(
             problem, int(options["plans"]), int(options["good_evaluations"]), setting.job.seed
         )
-        known = [{"kind": kind, "widths": list(widths)} for kind, widths in found]
+        known = [{"kind": kind, "plan": plan.to_json()} for kind, plan in found]
         write_json(path, known)
     return list(known)
 
@@ -108,7 +109,7 @@ def _study(
     plan: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Scores and accuracies of one plan, from disk or computed."""
-    made = problem.plan(plan["widths"])
+    made = Plan.from_json(plan["plan"])
     scores = read_json(setting.folder / "scores" / f"{number}.json")
     if scores is None:
         scores = scorer.score(made)
@@ -126,7 +127,7 @@ def _study(
         "%d/%d %s plan: %s %% after fine-tuning, %.1f s", number + 1, total, plan["kind"],
         ", ".join(f"{100 * value:.2f}" for value in accuracies), time.perf_counter() - started,
     )  # fmt: skip
-    costs = problem.costs(plan["widths"])
+    costs = problem.costs(made)
     return {**plan, "costs": costs, "scores": scores, "accuracies": accuracies}
 
 

@@ -181,7 +181,7 @@ def _measured(
         names = [group.name for group in job.groups.prunable]
         found["widths"] = dict(zip(names, widths, strict=True))
         problem = setting.evaluator()
-        found["quality_as_plan"] = problem.rescore(widths)
+        found["quality_as_plan"] = problem.rescore(problem.space.plan(widths))
     return found
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlprune.problem import Problem, projection
+from rlprune.plan import Plan
+from rlprune.problem import Problem
 from rlprune.search import search
-
-Widths = tuple[int, ...]
+from rlprune.space import project, uniform
 
 
 def diverse(
     problem: Problem, count: int, good_evaluations: int, seed: int
-) -> list[tuple[str, Widths]]:
+) -> list[tuple[str, Plan]]:
     """The uniform plan, good plans, and random ones of three kinds, all filled to the budgets.
 
     A quarter are spread over the ranks of what a cross-entropy search found; the rest are random:
@@ -26,29 +26,29 @@ def diverse(
         seed: Decides the random ones and the search.
 
     Returns:
-        Kind and widths, all distinct.
+        Kind and plan, all distinct.
     """
     generator = np.random.default_rng(seed)
-    found: dict[Widths, str] = {}
+    found: dict[Plan, str] = {}
 
     def add(kind: str, ratios: np.ndarray) -> None:
-        found.setdefault(projection.project(problem, list(ratios)), kind)
+        found.setdefault(problem.space.plan(project(problem, ratios)), kind)
 
-    size = len(problem.decisions)
-    ratio, _ = projection.uniform_widths(problem)
+    size = len(problem.space)
+    ratio, _ = uniform(problem)
     add("uniform", np.full(size, ratio))
-    for widths in _good(problem, max(count // 4, 1), good_evaluations, seed):
+    for plan in _good(problem, max(count // 4, 1), good_evaluations, seed):
         if len(found) < count:
-            found.setdefault(widths, "search")
+            found.setdefault(plan, "search")
     draws = 0
     while len(found) < count and draws < 50 * count:
         kind = ("independent", "smooth", "disturbed")[draws % 3]
         add(kind, _ratios(kind, size, ratio, generator))
         draws += 1
-    return [(kind, widths) for widths, kind in found.items()][:count]
+    return [(kind, plan) for plan, kind in found.items()][:count]
 
 
-def _good(problem: Problem, count: int, evaluations: int, seed: int) -> list[Widths]:
+def _good(problem: Problem, count: int, evaluations: int, seed: int) -> list[Plan]:
     """Plans at evenly spaced ranks of the better half of a search's feasible evaluations."""
     if evaluations < 1:
         return []
@@ -56,7 +56,7 @@ def _good(problem: Problem, count: int, evaluations: int, seed: int) -> list[Wid
     ranked = sorted((e for e in result.ledger if e.feasible), key=lambda e: -e.quality)
     half = ranked[: max(len(ranked) // 2, 1)]
     at = np.unique(np.linspace(0, len(half) - 1, count).round().astype(int))
-    return [half[position].widths for position in at]
+    return [half[position].plan for position in at]
 
 
 def _ratios(kind: str, size: int, ratio: float, generator: np.random.Generator) -> np.ndarray:

@@ -79,8 +79,8 @@ def _predict(setting: Setting, problem: Problem) -> None:
         return
     curves = problem.sensitivity
     predicted = [
-        -sum(float(curve[width]) for curve, width in zip(curves, widths, strict=True))
-        for widths in problem.qualities
+        -sum(float(c[width]) for c, width in zip(curves, plan.widths.values(), strict=True))
+        for plan in problem.qualities
     ]
     found = {"plans": len(predicted), "rho": spearman(predicted, list(problem.qualities.values()))}
     write_json(setting.folder / report.PREDICTION, found)

@@ -1,12 +1,12 @@
-"""Problem: from widths to quality and costs, cached and counted in a ledger."""
+"""Problem: from plans to quality and costs, cached and counted in a ledger."""
 
 from __future__ import annotations
 
-from rlprune.problem import projection
-from rlprune.problem.allocation import allocate
 from rlprune.problem.create import EvaluatorConfig, calibration_of, create, qualities
 from rlprune.problem.evaluation import Evaluation
+from rlprune.problem.executors import Executor, SerialExecutor
 from rlprune.problem.kinds import KINDS
+from rlprune.problem.ledger import Ledger
 from rlprune.problem.problem import Problem
 from rlprune.problem.quality import DataQuality, Quality, ScoreQuality
 from rlprune.problem.store import Store
@@ -16,13 +16,14 @@ __all__ = [
     "DataQuality",
     "Evaluation",
     "EvaluatorConfig",
+    "Executor",
+    "Ledger",
     "Problem",
     "Quality",
     "ScoreQuality",
+    "SerialExecutor",
     "Store",
-    "allocate",
     "calibration_of",
     "create",
-    "projection",
     "qualities",
 ]

@@ -18,10 +18,12 @@ from rlprune.batches import as_batches
 from rlprune.budgets import Budget
 from rlprune.compensation import reconstructs
 from rlprune.errors import ConfigError, DataError
+from rlprune.problem.executors import Executor
 from rlprune.problem.foresight import cause_of, remembered
 from rlprune.problem.problem import Problem
 from rlprune.problem.quality import DataQuality, Quality, ScoreQuality
 from rlprune.sensitivity import sensitivity
+from rlprune.space import Space
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -74,6 +76,9 @@ def create(
     open_limits: Collection[str] = (),
     seed: int = 0,
     foresight: Path | None = None,
+    tie: Sequence[str] = (),
+    depth: bool = False,
+    executor: Executor | None = None,
 ) -> Problem:
     """Build the evaluator of a network.
 
@@ -90,6 +95,9 @@ def create(
         foresight: Folder where the order of the units and the sensitivity curves are kept, and
             taken from when everything they depend on is the same; a function of the user's own is
             called each time.
+        tie: Globs of groups that share one ratio, see :class:`rlprune.space.Space`.
+        depth: Whether branches are decided on.
+        executor: Where candidates are measured; this process when None.
 
     Returns:
         The evaluator.
@@ -132,16 +140,16 @@ def create(
         return {group.name: curves[group.name].numpy() for group in groups.prunable}
 
     return Problem(
-        groups,
+        Space(groups, scores, tie=tie, depth=depth),
         resolved,
         quality,
-        scores,
         rescore=rescore,
         compensation=config.compensation,
         calibration=calibration if config.compensation else None,
         store=store,
         open_limits=open_limits,
         sensitivity=None if calibration is None else predicted,
+        executor=executor,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from rlprune.plan import Plan
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -11,7 +13,7 @@ class Evaluation:
 
     Attributes:
         index: Position in the ledger.
-        widths: Kept units per prunable group, in execution order.
+        plan: What it keeps.
         quality: Score without fine-tuning, higher is better.
         costs: Budget name -> value.
         violations: Budget name -> ``value / limit - 1``.
@@ -20,7 +22,7 @@ class Evaluation:
     """
 
     index: int
-    widths: tuple[int, ...]
+    plan: Plan
     quality: float
     costs: dict[str, float]
     violations: dict[str, float]
@@ -31,6 +33,11 @@ class Evaluation:
     def feasible(self) -> bool:
         """Whether every budget is met."""
         return all(violation <= 0 for violation in self.violations.values())
+
+    def reward(self, reference: Evaluation) -> float:
+        """Gain in quality over a reference, relative to it: 0 for the reference itself."""
+        origin = reference.quality
+        return float((self.quality - origin) / max(abs(origin), 1e-6))
 
     def again(self) -> Evaluation:
         """The same evaluation, marked as answered from the ledger."""

@@ -1,49 +1,44 @@
-"""From widths to quality and costs: cached, counted, replayable."""
+"""From plans to quality and costs: cached, counted, replayable."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from rlprune.batches import as_batches
 from rlprune.budgets import Limit, ResolvedBudget
-from rlprune.compaction import Workspace
-from rlprune.compensation import Context, methods
-from rlprune.errors import BudgetError, PlanError
+from rlprune.errors import BudgetError
 from rlprune.plan import Plan
-from rlprune.problem import describe, feasibility
 from rlprune.problem.evaluation import Evaluation
-from rlprune.problem.quality import Quality, checked
+from rlprune.problem.executors import Executor, SerialExecutor
+from rlprune.problem.ledger import Ledger
+from rlprune.problem.quality import Quality
 from rlprune.problem.store import Store
+from rlprune.problem.workbench import PARTS, Answer, Request, Workbench
+from rlprune.space import feasibility
 
 if TYPE_CHECKING:
-    from rlprune.structure import Group, Groups
+    from rlprune.space import Space
+    from rlprune.structure import Groups
 
 logger = logging.getLogger(__name__)
 
-Widths = tuple[int, ...]
-
-_PARTS = ("build", "compensate", "forward", "cost")
-
 
 class Problem:
-    """The problem a search works on: which widths cost what and are worth what.
+    """The problem a search works on: which plans cost what and are worth what.
 
     Args:
-        groups: The network's groups.
+        space: The decisions; a plan need not be one that they reach.
         budgets: Budgets bound to the network.
         quality: Scores a candidate, higher is better.
-        scores: Importance of every prunable group's units, ``[width]`` each; decides which units
-            a width keeps.
         rescore: Scores finalists on more data; ``quality`` when None.
         compensation: Methods applied to every candidate before it is scored.
         calibration: Calibration data for them.
@@ -52,12 +47,14 @@ class Problem:
         open_limits: Names of budgets whose limits the store is not bound to, because it serves
             several of them (see :meth:`at`).
         sensitivity: Computes what :attr:`sensitivity` holds, when it is first asked for.
+        executor: Where candidates are measured; this process when None. Budgets that read a clock
+            are always measured in this process, while no worker is at work.
 
     Attributes:
-        groups: As given.
-        decisions: The prunable groups, in execution order.
+        space: As given.
         budgets: As given; measured ones carry the reference values of the store.
-        ledger: Unique evaluations in the order of their first request.
+        ledger: What the search at hand has paid for.
+        executor: As given.
 
     Raises:
         BudgetError: There is nothing to prune, or no budget.
@@ -67,10 +64,9 @@ class Problem:
 
     def __init__(
         self,
-        groups: Groups,
+        space: Space,
         budgets: Sequence[ResolvedBudget],
         quality: Quality,
-        scores: Mapping[str, Tensor],
         *,
         rescore: Quality | None = None,
         compensation: Any = None,
@@ -78,33 +74,35 @@ class Problem:
         store: Path | str | None = None,
         open_limits: Collection[str] = (),
         sensitivity: Callable[[], Mapping[str, np.ndarray]] | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        if not groups.prunable:
+        if not space.groups.prunable:
             raise BudgetError("no group of the network can be pruned; see groups.table()")
         if not budgets:
             raise BudgetError("no budget given")
-        self.groups = groups
-        self.decisions: tuple[Group, ...] = groups.prunable
+        self.space = space
         self.budgets = tuple(budgets)
-        self.ledger: list[Evaluation] = []
+        self.executor = executor or SerialExecutor()
         self._quality = quality
         self._rescore = rescore or quality
-        self._scores = scores
-        self._methods = methods(compensation)
         self._calibration = as_batches(calibration)
-        self._workspace = Workspace(groups)
         self._open_limits = frozenset(open_limits)
         self._sensitivity = sensitivity
-        self._seconds = dict.fromkeys(_PARTS, 0.0)
-        self._hits = 0
-        self._replayed = 0
-        self._seen: dict[Widths, Evaluation] = {}
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._bench = Workbench(
+            space.groups, budgets, quality, self._rescore, compensation, self._calibration
+        )
         self._store = Store(
-            None if store is None else Path(store), self._causes(), self._reference()
+            None if store is None else Path(store),
+            self._causes(),
+            self._reference(),
+            {group.name: group.width for group in space.groups.prunable},
         )
         self.budgets = tuple(
             budget.restored(**self._store.reference[budget.name]) for budget in self.budgets
         )
+        self._bench.budgets = {budget.name: budget for budget in self.budgets}
+        self.restart()
         try:
             self._check_estimates()
             feasibility.check(self)
@@ -112,65 +110,46 @@ class Problem:
             self.close()
             raise
 
-    @cached_property
-    def legal(self) -> tuple[Widths, ...]:
-        """The widths each decision may choose, ascending."""
-        return tuple(group.legal_widths() for group in self.decisions)
+    @property
+    def groups(self) -> Groups:
+        """The network's groups."""
+        return self.space.groups
 
-    @cached_property
-    def min_widths(self) -> Widths:
-        """The smallest network."""
-        return tuple(choices[0] for choices in self.legal)
-
-    @cached_property
-    def max_widths(self) -> Widths:
-        """The largest network a plan may choose; the dense one unless bounds say otherwise."""
-        return tuple(choices[-1] for choices in self.legal)
-
-    @cached_property
-    def _choices(self) -> tuple[frozenset[int], ...]:
-        return tuple(frozenset(choices) for choices in self.legal)
-
-    def plan(self, widths: Sequence[int]) -> Plan:
-        """The plan that keeps the most important units at these widths."""
-        return Plan.from_widths(self.groups, self._legal(widths), self._scores)
-
-    def costs(self, widths: Sequence[int]) -> dict[str, float]:
-        """Budget values of the candidate with these widths; not counted in the ledger.
+    def costs(self, plan: Plan) -> dict[str, float]:
+        """Budget values of a candidate.
 
         Exact structural estimates where there are any, otherwise the budget's function on the
-        compacted candidate, remembered.
+        compacted candidate, remembered; the ledger counts its calls.
 
         Args:
-            widths: Kept units per decision.
+            plan: What the candidate keeps.
 
         Returns:
             Budget name -> value, in the order of ``budgets``.
 
         Raises:
             BudgetError: A budget's function fails; names it and the candidate.
-            PlanError: A width is not legal.
+            PlanError: The plan does not fit the network, or the legal widths.
         """
-        key = self._legal(widths)
-        known = self._store.get("costs", key) if self._black_boxes else {}
-        if known is None:
-            known = self._run_black_boxes(key)
-            self._store.put("costs", key, known)
-        return {
-            budget.name: known[budget.name] if budget.estimate is None else budget.estimate(key)
-            for budget in self.budgets
-        }
+        self.space.check(plan)
+        if self._black_boxes and self._stored_costs(plan) is None:
+            here, elsewhere = self._unknown(plan)
+            answers = list(self._bench_answers([Request(plan, None, here)] if here else []))
+            if elsewhere:
+                answers += self._answers([Request(plan, None, elsewhere)])
+            self._put_costs(plan, answers)
+        return self._costs(plan)
 
-    def violations(self, widths: Sequence[int]) -> dict[str, float]:
-        """Budget name -> ``value / limit - 1`` of the candidate with these widths."""
-        costs = self.costs(widths)
+    def violations(self, plan: Plan) -> dict[str, float]:
+        """Budget name -> ``value / limit - 1`` of a candidate."""
+        costs = self.costs(plan)
         return {budget.name: budget.violation(costs[budget.name]) for budget in self.budgets}
 
-    def evaluate(self, widths: Sequence[int]) -> Evaluation:
+    def evaluate(self, plan: Plan) -> Evaluation:
         """Score a candidate; every distinct one counts once in the ledger.
 
         Args:
-            widths: Kept units per decision.
+            plan: What the candidate keeps: any units, and without some branches.
 
         Returns:
             The evaluation; ``cached`` tells whether this search had asked before.
@@ -178,69 +157,70 @@ class Problem:
         Raises:
             ScoreError: The score raised or is not finite.
             BudgetError: A budget's function fails.
-            PlanError: A width is not legal.
+            PlanError: The plan does not fit the network, or the legal widths.
         """
-        key = self._legal(widths)
-        if key in self._seen:
-            self._hits += 1
-            return self._seen[key].again()
-        costs = self.costs(key)
-        stored = self._store.get("evaluation", key)
-        if stored is None:
-            start = time.perf_counter()
-            quality = self._score(key, self._quality)
-            stored = {"quality": quality, "seconds": time.perf_counter() - start}
-            self._store.put("evaluation", key, {**stored, "costs": costs})
-        else:
-            self._replayed += 1
-        evaluation = Evaluation(
-            index=len(self.ledger),
-            widths=key,
-            quality=float(stored["quality"]),
-            costs=costs,
-            violations={b.name: b.violation(costs[b.name]) for b in self.budgets},
-            seconds=float(stored["seconds"]),
-        )
-        self._seen[key] = evaluation
-        self.ledger.append(evaluation)
-        return evaluation
+        return next(self.stream([plan]))
 
-    def rescore(self, widths: Sequence[int]) -> float:
+    def evaluate_many(self, plans: Iterable[Plan]) -> list[Evaluation]:
+        """Score several candidates, at the same time where the executor can.
+
+        Ledger and results are those of :meth:`evaluate` called for one after the other.
+        """
+        return list(self.stream(plans))
+
+    def stream(self, plans: Iterable[Plan]) -> Iterator[Evaluation]:
+        """The evaluations of :meth:`evaluate_many` in the order of the plans, as they come."""
+        asked = list(plans)
+        for plan in asked:
+            self.space.check(plan)
+        fresh = [
+            plan
+            for plan in dict.fromkeys(asked)
+            if self.ledger.find(plan) is None and self._store.get("evaluation", plan) is None
+        ]
+        clocked: dict[Plan, list[Answer]] = {}
+        requests: dict[Plan, Request] = {}
+        for plan in fresh:
+            here, elsewhere = self._unknown(plan)
+            # Clocks are read before any worker is given work.
+            clocked[plan] = list(self._bench_answers([Request(plan, None, here)] if here else []))
+            requests[plan] = Request(plan, "quality", elsewhere)
+        answers = self._answers(list(requests.values()))
+        for plan in asked:
+            known = self.ledger.find(plan)
+            if known is not None:
+                self._hits += 1
+                yield known.again()
+                continue
+            request = requests.get(plan)
+            yield self._book(
+                plan,
+                None if request is None else next(answers),
+                clocked.get(plan, []),
+            )
+
+    def rescore(self, plan: Plan) -> float:
         """Quality on the larger held-out set, for finalists; not counted in the ledger."""
-        key = self._legal(widths)
-        value = self._store.get("rescore", key)
-        if value is None:
-            value = self._score(key, self._rescore)
-            self._store.put("rescore", key, value)
-        return float(value)
+        return self.rescore_many([plan])[0]
 
-    def candidate(self, widths: Sequence[int]) -> nn.Module:
-        """The compacted network at these widths, in eval mode, valid until the next call."""
-        with self._timed("build"):
-            return self._workspace.build(self.plan(widths))
+    def rescore_many(self, plans: Sequence[Plan]) -> list[float]:
+        """:meth:`rescore` of several plans, at the same time where the executor can."""
+        fresh = [p for p in dict.fromkeys(plans) if self._store.get("rescore", p) is None]
+        for plan in fresh:
+            self.space.check(plan)
+        answers = self._answers([Request(plan, "rescore") for plan in fresh])
+        for plan, answer in zip(fresh, answers, strict=True):
+            self._store.put("rescore", plan, answer.score)
+        return [float(self._store.get("rescore", plan)) for plan in plans]
 
-    @cached_property
-    def cost_shares(self) -> np.ndarray:
-        """``[decisions, budgets]``: share of a budget's dense value one group alone can save.
-
-        The relative drop of the cost when the group goes to its minimum width and every other
-        group stays at its maximum.
-        """
-        return describe.cost_shares(self)
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """What the columns of ``features`` are."""
-        return describe.FEATURES
-
-    @cached_property
-    def features(self) -> np.ndarray:
-        """``[decisions, features]``: static description of the groups, about [-1, 1]."""
-        return describe.features(self, self._scores)
+    def candidate(self, plan: Plan) -> nn.Module:
+        """The compacted network of a plan, in eval mode, valid until the next call."""
+        self.space.check(plan)
+        return self._bench.candidate(plan)
 
     @cached_property
     def sensitivity(self) -> tuple[np.ndarray, ...] | None:
-        """Predicted damage of every decision by kept units, ``[width + 1]`` each.
+        """Predicted damage of every prunable group by kept units, ``[width + 1]`` each.
 
         None where there is no calibration data to predict from, or it cannot be done on this
         network. No evaluation is spent. See :func:`rlprune.sensitivity.sensitivity`.
@@ -254,29 +234,31 @@ class Problem:
             logger.warning("no sensitivity curves for this network: %s", error)
             return None
         logger.info("sensitivity curves, %.1f s", time.perf_counter() - start)
-        return tuple(curves[group.name] for group in self.decisions)
+        return tuple(curves[group.name] for group in self.groups.prunable)
 
     @property
-    def qualities(self) -> dict[Widths, float]:
-        """Quality by widths of every candidate ever scored, by this search or another one."""
+    def qualities(self) -> dict[Plan, float]:
+        """Quality of every candidate ever scored, by this search or another one."""
         stored = self._store.all("evaluation")
-        return {widths: float(result["quality"]) for widths, result in stored.items()}
+        return {plan: float(result["quality"]) for plan, result in stored.items()}
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Unique evaluations, cache hits, replayed results, and seconds by part."""
+        """Unique evaluations, cache hits, replayed results, budget calls, and seconds by part."""
         return {
             "unique": len(self.ledger),
             "cache_hits": self._hits,
             "replayed": self._replayed,
+            "calls": dict(self.ledger.calls),
+            "call_seconds": dict(self.ledger.seconds),
             "seconds": dict(self._seconds),
         }
 
     def at(self, limits: Mapping[str, float | str | Limit]) -> Problem:
         """The same problem under other limits, with a ledger of its own.
 
-        What is known of a candidate does not depend on a limit: results, store and network are
-        shared, and closing one closes all.
+        What is known of a candidate does not depend on a limit: results, store, executor and
+        network are shared, and closing one closes all.
 
         Args:
             limits: Budget name -> limit, written as in :class:`rlprune.Budget`; budgets that are
@@ -294,66 +276,105 @@ class Problem:
             )
         other = copy.copy(self)
         other.budgets = tuple(b.at(limits[b.name]) if b.name in limits else b for b in self.budgets)
-        other.__dict__.pop("_black_boxes", None)
-        other._seconds = dict.fromkeys(_PARTS, 0.0)
+        other._seconds = dict.fromkeys(PARTS, 0.0)
         other.restart()
         feasibility.check(other)
         return other
 
     def restart(self) -> None:
         """Begin another search on the same problem: an empty ledger, results kept."""
-        self.ledger = []
-        self._seen = {}
+        self.ledger = Ledger(budget.name for budget in self._black_boxes)
         self._hits = self._replayed = 0
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, and let the executor's workers go."""
         self._store.close()
+        self.executor.close()
 
-    @cached_property
+    @property
     def _black_boxes(self) -> tuple[ResolvedBudget, ...]:
         return tuple(budget for budget in self.budgets if budget.estimate is None)
 
-    def _legal(self, widths: Sequence[int]) -> Widths:
-        key = tuple(int(width) for width in widths)
-        if len(key) != len(self.decisions):
-            raise PlanError(f"{len(key)} widths given for {len(self.decisions)} prunable groups")
-        for width, choices, group in zip(key, self._choices, self.decisions, strict=True):
-            if width not in choices:
-                low, high = group.legal_widths()[0], group.legal_widths()[-1]
-                raise PlanError(
-                    f"group {group.name!r}: width {width} is not legal; choose from {low} to "
-                    f"{high} in steps of {group.divisor}"
-                )
-        return key
+    def _stored_costs(self, plan: Plan) -> dict[str, Any] | None:
+        """``values`` and ``seconds`` of the black boxes, if they were called for this plan."""
+        found: dict[str, Any] | None = self._store.get("costs", plan)
+        return found
 
-    def _score(self, key: Widths, quality: Quality) -> float:
-        plan = self.plan(key)
-        with self._timed("build"):
-            candidate = self._workspace.build(plan)
-        with self._timed("compensate"):
-            context = Context(self.groups, plan, candidate, self._calibration)
-            for method in self._methods:
-                method.apply(context)
-        with self._timed("forward"):
-            return checked(quality, candidate, key)
+    def _unknown(self, plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Black boxes to call for a plan: those that read a clock, and the others."""
+        if not self._black_boxes or self._stored_costs(plan) is not None:
+            return (), ()
+        here = tuple(b.name for b in self._black_boxes if b.measured)
+        return here, tuple(b.name for b in self._black_boxes if not b.measured)
 
-    def _run_black_boxes(self, key: Widths) -> dict[str, float]:
-        candidate = self.candidate(key)
-        with self._timed("cost"):
-            return {
-                budget.name: budget.value(candidate, self.groups.example_inputs, key)
-                for budget in self._black_boxes
-            }
+    def _put_costs(self, plan: Plan, answers: Sequence[Answer]) -> None:
+        values = {name: value for answer in answers for name, value in answer.costs.items()}
+        seconds = {name: s for answer in answers for name, s in answer.cost_seconds.items()}
+        self._store.put("costs", plan, {"values": values, "seconds": seconds})
+
+    def _costs(self, plan: Plan) -> dict[str, float]:
+        """All costs of a plan whose black boxes are known."""
+        known: dict[str, Any] = {}
+        if self._black_boxes:
+            stored = self._stored_costs(plan)
+            assert stored is not None
+            known = stored["values"]
+            self.ledger.called(plan, stored["seconds"])
+        widths = list(plan.widths.values())
+        return {
+            budget.name: known[budget.name] if budget.estimate is None else budget.estimate(widths)
+            for budget in self.budgets
+        }
+
+    def _book(self, plan: Plan, answer: Answer | None, clocked: list[Answer]) -> Evaluation:
+        """Enter a plan into the ledger, from its answer or from the store."""
+        if answer is not None:
+            if answer.costs or clocked:
+                self._put_costs(plan, [*clocked, answer])
+            costs = self._costs(plan)
+            result = {"quality": answer.score, "seconds": answer.seconds, "costs": costs}
+            self._store.put("evaluation", plan, result)
+        else:
+            costs = self.costs(plan)
+            self._replayed += 1
+        stored = self._store.get("evaluation", plan)
+        evaluation = Evaluation(
+            index=len(self.ledger),
+            plan=plan,
+            quality=float(stored["quality"]),
+            costs=costs,
+            violations={b.name: b.violation(costs[b.name]) for b in self.budgets},
+            seconds=float(stored["seconds"]),
+        )
+        self.ledger.add(evaluation)
+        return evaluation
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        for answer in self.executor.answer(self._bench, requests):
+            self._spend(answer)
+            yield answer
+
+    def _bench_answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answers measured in this process, whatever the executor."""
+        for request in requests:
+            answer = self._bench.answer(request)
+            self._spend(answer)
+            yield answer
+
+    def _spend(self, answer: Answer) -> None:
+        for part, seconds in answer.parts.items():
+            self._seconds[part] += seconds
 
     def _check_estimates(self) -> None:
-        """Hold every estimate against the real candidate once, at the smallest widths."""
-        candidate = self.candidate(self.min_widths)
+        """Hold every estimate against the real candidate once, at the smallest choice."""
+        plan = self.space.plan(self.space.smallest)
+        widths = list(plan.widths.values())
+        candidate = self.candidate(plan)
         for budget in self.budgets:
             if budget.estimate is None:
                 continue
-            real = budget.value(candidate, self.groups.example_inputs, self.min_widths)
-            guess = budget.estimate(self.min_widths)
+            real = budget.value(candidate, self.groups.example_inputs, widths)
+            guess = budget.estimate(widths)
             if abs(real - guess) > 1e-6 * max(abs(real), 1.0):
                 raise BudgetError(
                     f"budget {budget.name!r}: the structural estimate {guess:g} differs from the "
@@ -362,26 +383,19 @@ class Problem:
 
     def _causes(self) -> dict[str, Any]:
         """What stored results depend on, by name."""
+        groups = self.groups.prunable
         return {
             "network": self.groups.model,
-            "groups or widths": [(group.name, group.legal_widths()) for group in self.decisions],
+            "groups or widths": [(group.name, group.legal_widths()) for group in groups],
             "budgets": [
                 (b.name, "any" if b.name in self._open_limits else b.spec, b) for b in self.budgets
             ],
             "quality": self._quality,
             "rescoring": self._rescore,
-            "importance": self._scores,
-            "compensation": self._methods,
+            "importance": self.space.scores,
+            "compensation": self._bench.methods,
             "calibration": self._calibration,
         }
 
     def _reference(self) -> dict[str, dict[str, float]]:
         return {b.name: {"limit": b.limit, "dense": b.dense} for b in self.budgets}
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[part] += time.perf_counter() - start

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from rlprune.errors import CheckpointError
 from rlprune.identity import digest
+from rlprune.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Store:
-    """An append-only JSONL file of results, keyed by widths.
+    """An append-only JSONL file of results, keyed by the digest of a plan.
+
+    A plan's units are written where it first comes up: a bit for every unit, base64.
 
     The first line holds the identity of what was evaluated and the reference values of
     measured budgets. Every result is flushed to the disk before it is used; a line cut short by a
@@ -28,6 +34,7 @@ class Store:
         path: The file; None keeps results in memory only.
         causes: What the results depend on, by name (see :mod:`rlprune.identity`).
         reference: Values a resumed run must work with, stored in a new file.
+        dense: Dense width of every group that plans decide about.
 
     Attributes:
         reference: The stored values (those given, for a new file).
@@ -37,10 +44,15 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | None, causes: Mapping[str, Any], reference: dict[str, Any]
+        self,
+        path: Path | None,
+        causes: Mapping[str, Any],
+        reference: dict[str, Any],
+        dense: Mapping[str, int],
     ) -> None:
         self.reference = reference
-        self._results: dict[tuple[str, tuple[int, ...]], Any] = {}
+        self._results: dict[tuple[str, str], Any] = {}
+        self._plans: dict[str, Plan] = {}
         self._file: TextIO | None = None
         if path is None:
             return
@@ -51,29 +63,42 @@ class Store:
             self._check(path, records[0], identity)
             self.reference = records[0]["reference"]
             for record in records[1:]:
-                key = (str(record["kind"]), tuple(int(width) for width in record["widths"]))
-                self._results[key] = record["result"]
+                self._results[record["kind"], record["plan"]] = record["result"]
+                if "keep" in record:
+                    dense = records[0]["groups"]
+                    self._plans[record["plan"]] = _unpacked(record["keep"], dense)
             logger.info("%d results found in %s", len(self._results), path)
         self._file = path.open("a", encoding="utf-8")
         self._file.truncate(size)
         if not records:
-            self._append({"version": _VERSION, "identity": identity, "reference": self.reference})
+            self._append(
+                {
+                    "version": _VERSION,
+                    "identity": identity,
+                    "reference": self.reference,
+                    "groups": dict(dense),
+                }
+            )
 
     def __len__(self) -> int:
         return len(self._results)
 
-    def get(self, kind: str, widths: Sequence[int]) -> Any:
-        """The stored result of one kind for these widths, or None."""
-        return self._results.get((kind, tuple(widths)))
+    def get(self, kind: str, plan: Plan) -> Any:
+        """The stored result of one kind for a plan, or None."""
+        return self._results.get((kind, plan.digest))
 
-    def all(self, kind: str) -> dict[tuple[int, ...], Any]:
-        """All stored results of one kind by widths, oldest first."""
-        return {widths: result for (of, widths), result in self._results.items() if of == kind}
+    def all(self, kind: str) -> dict[Plan, Any]:
+        """All stored results of one kind by plan, oldest first."""
+        return {self._plans[key]: found for (of, key), found in self._results.items() if of == kind}
 
-    def put(self, kind: str, widths: Sequence[int], result: Any) -> None:
+    def put(self, kind: str, plan: Plan, result: Any) -> None:
         """Store a result; it is on disk when this returns."""
-        self._results[(kind, tuple(widths))] = result
-        self._append({"kind": kind, "widths": list(widths), "result": result})
+        self._results[kind, plan.digest] = result
+        record = {"kind": kind, "plan": plan.digest}
+        if plan.digest not in self._plans:
+            self._plans[plan.digest] = plan
+            record["keep"] = _packed(plan)
+        self._append({**record, "result": result})
 
     def close(self) -> None:
         """Close the file."""
@@ -90,7 +115,7 @@ class Store:
     @staticmethod
     def _check(path: Path, header: dict[str, Any], identity: dict[str, str]) -> None:
         stored = header.get("identity")
-        if "fingerprint" in header:
+        if "fingerprint" in header or header.get("version", _VERSION) < _VERSION:
             raise CheckpointError(
                 f"{path} was written by an older rlprune, which did not record all that its "
                 "evaluations depend on; use another output folder, or delete the file"
@@ -124,3 +149,19 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         records.append(record)
         size += len(line)
     return records, size
+
+
+def _packed(plan: Plan) -> str:
+    """A plan as text: a bit for every unit of every group."""
+    bits = np.concatenate([mask.numpy() for mask in plan.masks().values()])
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def _unpacked(text: str, dense: Mapping[str, int]) -> Plan:
+    """The plan of a packed text."""
+    raw = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    ends = np.cumsum(list(dense.values()))
+    bits = np.unpackbits(raw, count=int(ends[-1]))
+    parts = np.split(bits, ends[:-1])
+    keep = {n: tuple(np.flatnonzero(p).tolist()) for n, p in zip(dense, parts, strict=True)}
+    return Plan(keep, dict(dense))

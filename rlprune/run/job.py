@@ -161,7 +161,7 @@ class Job:
 
     def _agent(self) -> Any:
         """The agent with every option, whatever form it was given in; None for benchmarks."""
-        from rlprune.search.runner import resolve_agent
+        from rlprune.search.agent import resolve_agent
 
         return None if self.agent is None else resolve_agent(self.agent)
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from rlprune.errors import BudgetError, StructureError
-from rlprune.plan import Plan, nearest_legal
+from rlprune.plan import Plan
 from rlprune.run.folder import read_json, write_json, write_tensors, write_text
 from rlprune.run.job import Job
 from rlprune.run.verify import MARGIN, broken, measure, require_met
@@ -123,8 +124,7 @@ def starting_agent(job: Job) -> Agent:
     Raises:
         CheckpointError: There is none, or it belongs to another kind of agent.
     """
-    from rlprune.search.agent import copy_saved
-    from rlprune.search.runner import resolve_agent
+    from rlprune.search.agent import copy_saved, resolve_agent
 
     agent = resolve_agent(job.agent)
     kept = job.folder / START
@@ -157,16 +157,15 @@ def settle(job: Job, evaluator: Problem, result: SearchResult) -> dict[str, Any]
     """
     from rlprune.search.agent import RUN_SUBFOLDER
 
-    finalists = [tuple(f.evaluation.widths) for f in result.finalists]
-    widths, network, costs = _choose(job, evaluator, finalists)
-    plan = evaluator.plan(widths)
+    plan, network, costs = _choose(job, evaluator, [f.evaluation.plan for f in result.finalists])
     _write(job, plan, network, list(result.history))
     shutil.rmtree(job.folder / RUN_SUBFOLDER, ignore_errors=True)
     result.agent.save(job.folder / RUN_SUBFOLDER)
     return {
-        "quality": evaluator.rescore(widths),
+        "quality": evaluator.rescore(plan),
         "costs": costs,
-        "widths": list(widths),
+        "plan": plan.digest,
+        "dropped": [branch.name for branch in job.groups.dropped(plan.widths)],
         "evaluations": len(result.ledger),
         "feasible": sum(evaluation.feasible for evaluation in result.ledger),
         "seconds": result.seconds,
@@ -197,8 +196,8 @@ def settle(job: Job, evaluator: Problem, result: SearchResult) -> dict[str, Any]
 
 
 def _choose(
-    job: Job, evaluator: Problem, finalists: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...], nn.Module, dict[str, float]]:
+    job: Job, evaluator: Problem, finalists: Sequence[Plan]
+) -> tuple[Plan, nn.Module, dict[str, float]]:
     """The best finalist whose network meets every budget when measured anew.
 
     Clocks differ from one moment to the next, so the best finalist under a measured budget may be
@@ -206,15 +205,15 @@ def _choose(
     last to slightly smaller networks.
     """
     budgets = evaluator.budgets
-    for widths in _candidates(job, finalists):
-        network = job.compacted(evaluator.plan(widths))
+    for plan in _candidates(evaluator, finalists):
+        network = job.compacted(plan)
         costs = measure(budgets, network, job.example_inputs)
         over = broken(budgets, costs, MARGIN)
         if not over:
-            return widths, network, costs
+            return plan, network, costs
         if not any(budget.measured for budget in over):
             require_met(budgets, network, job.example_inputs, "the network of the chosen plan")
-        log.info("widths %s are too near a measured limit; trying the next plan", list(widths))
+        log.info("%r is too near a measured limit; trying the next plan", plan)
     raise BudgetError(
         "no plan of the search meets the measured budgets when measured anew: "
         + ", ".join(f"{b.name} (limit {b.limit:.6g} {b.unit})" for b in budgets if b.measured)
@@ -222,13 +221,13 @@ def _choose(
     )
 
 
-def _candidates(job: Job, finalists: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+def _candidates(evaluator: Problem, finalists: Sequence[Plan]) -> Iterator[Plan]:
     yield from finalists
+    space, best = evaluator.space, finalists[0]
+    ratios = space.ratios(best)
     for factor in _SHRINK:
-        yield tuple(
-            nearest_legal(group, factor * width)
-            for group, width in zip(job.groups.prunable, finalists[0], strict=True)
-        )
+        smaller = np.where(space.branches, ratios, factor * ratios)
+        yield space.adjusted(best, space.choice(smaller))
 
 
 def _write(job: Job, plan: Plan, network: nn.Module, history: list[dict[str, float]]) -> None:

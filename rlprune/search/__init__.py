@@ -1,4 +1,4 @@
-"""Search for keep ratios: agents that act in KeepRatio-v0, all on one ledger.
+"""Search for plans: agents that are asked for plans and told what they are worth, on one ledger.
 
 ``search(problem, agent=...)`` runs one of :data:`AGENTS` and returns the best plan that meets
 every budget.
@@ -6,12 +6,12 @@ every budget.
 
 from __future__ import annotations
 
-from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent
+from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent, resolve_agent
 from rlprune.search.archive import Archive
 from rlprune.search.finalists import Finalist
 from rlprune.search.front import FrontPoint, search_front
 from rlprune.search.runner import SearchResult, search
-from rlprune.search.session import Outcome, Session
+from rlprune.search.session import Session
 
 __all__ = [
     "AGENTS",
@@ -20,10 +20,10 @@ __all__ = [
     "Archive",
     "Finalist",
     "FrontPoint",
-    "Outcome",
     "SearchResult",
     "Session",
     "create_agent",
+    "resolve_agent",
     "search",
     "search_front",
 ]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import shutil
-from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlprune.errors import CheckpointError, ConfigError
+from rlprune.locate import locate
+from rlprune.plugins import Registry
+from rlprune.space import ANCHORS
 
 if TYPE_CHECKING:
+    from rlprune.plan import Plan
+    from rlprune.problem import Evaluation
     from rlprune.search.session import Session
 
 _STATE_FILE = "agent.json"
@@ -21,15 +25,18 @@ _STATE_FILE = "agent.json"
 RUN_SUBFOLDER = "agent"
 """Where a run keeps its agent."""
 
-#: Agent names and where their classes live (imported when asked for).
-AGENTS: dict[str, str] = {
-    "uniform": "rlprune.search.uniform:UniformAgent",
-    "random": "rlprune.search.random:RandomAgent",
-    "evolution": "rlprune.search.evolution:EvolutionAgent",
-    "cem": "rlprune.search.cem:CemAgent",
-    "amc": "rlprune.search.amc:AmcAgent",
-    "ppo_lagrangian": "rlprune.search.ppo_lagrangian.agent:PPOLagrangianAgent",
-}
+AGENTS: Registry[type[Agent] | str] = Registry("agent", "rlprune.agents")
+"""Agents by name: classes, or where they live (imported when asked for)."""
+
+for _name, _home in {
+    "uniform": "rlprune.search.uniform.UniformAgent",
+    "random": "rlprune.search.random.RandomAgent",
+    "evolution": "rlprune.search.evolution.EvolutionAgent",
+    "cem": "rlprune.search.cem.CemAgent",
+    "amc": "rlprune.search.amc.AmcAgent",
+    "ppo_lagrangian": "rlprune.search.ppo_lagrangian.agent.PPOLagrangianAgent",
+}.items():
+    AGENTS.register(_name)(_home)
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,6 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Checks values; subclasses extend it."""
-        from rlprune_envs.setting import ANCHORS
-
         self.require(self.anchor in ANCHORS, "anchor", " or ".join(ANCHORS))
 
     def require(self, condition: bool, field: str, valid: str) -> None:
@@ -58,45 +63,87 @@ class AgentConfig:
             )
 
 
-class Agent(ABC):
-    """Proposes plans by acting in KeepRatio-v0 until the session is done.
+class Agent:
+    """Proposes plans when asked, and is told what became of them.
 
-    An agent is a deterministic function of its configuration, the session's seed and what the
-    environment returns; that is what makes a killed search resumable by replay.
+    A subclass writes :meth:`ask`, and :meth:`tell` if it learns. One that trains in an environment
+    of its own (``session.make_env()``) writes :meth:`run` in their place.
+
+    An agent is a deterministic function of its configuration, the session's seed and what it is
+    told; that is what makes a killed search resumable by replay.
+
+    Attributes:
+        session: the search at hand: its problem, space, codec, random generator and counts.
+        config: the agent's options.
+        state: what was learned, JSON-serialisable; saved with the run.
+        origin: where what was learned before comes from; None for an agent that starts from
+            nothing.
     """
 
-    config_class: ClassVar[type[AgentConfig]]
-    #: Keyword arguments of the environment that this agent acts in.
-    env_options: ClassVar[dict[str, Any]] = {"project": True}
+    config_class: ClassVar[type[AgentConfig]] = AgentConfig
+    #: Whether plans are scaled onto the budgets before they are evaluated.
+    project: ClassVar[bool] = True
+    #: Whether `ask` bounds its own batches, whatever number it is asked for (a generation). Such
+    #: an agent is asked for all that remains, which keeps every worker busy; others are asked for
+    #: as many plans as there are workers.
+    batches: ClassVar[bool] = False
+    session: Session
 
     def __init__(self, config: AgentConfig | None = None) -> None:
         self.config = self.config_class() if config is None else config
         self.state: dict[str, Any] = {}
-        #: Where what was learned before comes from; None for an agent that starts from nothing.
         self.origin: str | None = None
 
     @property
     def name(self) -> str:
-        """Registered name."""
-        return self.config_class.name
+        """Registered name, or that of the class."""
+        return self.config.name or type(self).__qualname__
 
     def identity(self) -> dict[str, Any]:
         """Kind, options and what was learned before (see :mod:`rlprune.identity`)."""
         return {"name": self.name, "type": type(self), "config": self.config, "state": self.state}
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments for the environment."""
-        return {**self.env_options, "anchor": self.config.anchor}
+        """How the session's codec and environments are made: ``anchor`` and ``project``."""
+        return {"anchor": self.config.anchor, "project": self.project}
 
-    @abstractmethod
+    def start(self, session: Session) -> None:
+        """Begins a search; subclasses extend it."""
+        self.session = session
+
+    def ask(self, n: int) -> Sequence[Plan]:
+        """The next plans to evaluate.
+
+        Args:
+            n: how many can be evaluated now; more are left out.
+
+        Returns:
+            At most ``n`` plans, made by ``self.session.codec`` or in any other way; none ends the
+            search.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} has neither ask() nor run()")
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Takes the evaluations of the plans asked for last, in their order.
+
+        There are fewer than plans where the search's evaluations ran out.
+        """
+
     def run(self, session: Session) -> None:
-        """Acts until ``session.done``."""
+        """Searches until ``session.done``."""
+        self.start(session)
+        while not session.done:
+            most = session.remaining if self.batches else session.workers
+            plans = self.ask(min(most, session.remaining))
+            if not plans:
+                return
+            self.tell(session.evaluate(plans))
 
     def heir(self) -> Agent:
         """A new agent with the same options whose search starts from what this one learned."""
-        agent = type(self)(self.config)
+        agent = copy.copy(self)
         agent.state = copy.deepcopy(self.state)
-        agent.origin = self.origin
+        agent.__dict__.pop("session", None)
         return agent
 
     def save(self, folder: str | Path) -> None:
@@ -156,28 +203,65 @@ def copy_saved(folder: str | Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def create_agent(name: str, **config: Any) -> Agent:
+def create_agent(name: str, **options: Any) -> Agent:
     """Makes an agent by name.
 
     Args:
-        name: a key of :data:`AGENTS`.
-        **config: fields of the agent's configuration class.
+        name: a registered name, that of an entry point ``rlprune.agents``, or the dotted path of a
+            class (``my_package.module.Agent`` or ``my_package.module:Agent``).
+        **options: fields of the agent's configuration class; arguments of the class where it has
+            no configuration class of its own.
 
     Raises:
-        ConfigError: unknown name, unknown field or value out of range.
+        ConfigError: unknown name, unknown option or value out of range.
     """
-    if name not in AGENTS:
-        raise ConfigError(f"unknown agent {name!r}; available: {', '.join(sorted(AGENTS))}")
-    module, _, attribute = AGENTS[name].partition(":")
-    agent_class: type[Agent] = getattr(importlib.import_module(module), attribute)
-    known = {f.name for f in fields(agent_class.config_class)}
-    unknown = sorted(set(config) - known)
+    found = AGENTS.find(name)
+    kind: Any = locate(found) if isinstance(found, str) else found
+    if not (isinstance(kind, type) and issubclass(kind, Agent)):
+        raise ConfigError(f"agent {name!r} is {kind!r}; it must be a subclass of rlprune's Agent")
+    if kind.config_class is AgentConfig and options.keys() - {"anchor"}:
+        return _made(name, kind, options)
+    known = {f.name for f in fields(kind.config_class)}
+    unknown = sorted(set(options) - known)
     if unknown:
         raise ConfigError(
             f"agent {name!r} has no option {', '.join(unknown)}; available: "
             f"{', '.join(sorted(known)) or 'none'}"
         )
+    return _made(name, kind, {"config": _made(name, kind.config_class, options)})
+
+
+def resolve_agent(agent: str | AgentConfig | Agent | type[Agent] | Mapping[str, Any]) -> Agent:
+    """Accepts what names an agent in every form.
+
+    Args:
+        agent: a name or dotted path; a mapping with ``name`` (or ``_target_``) and options; a
+            configuration of a registered agent; a class; or an agent.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(agent, Agent):
+        return agent
+    if isinstance(agent, str):
+        return create_agent(agent)
+    if isinstance(agent, type) and issubclass(agent, Agent):
+        return agent()
+    if isinstance(agent, Mapping) and ("name" in agent) != ("_target_" in agent):
+        options = dict(agent)
+        return create_agent(options.pop("_target_", None) or options.pop("name"), **options)
+    if isinstance(agent, AgentConfig) and agent.name in AGENTS:
+        resolved = create_agent(agent.name)
+        resolved.config = agent
+        return resolved
+    raise ConfigError(
+        f"agent must be one of {', '.join(AGENTS.names())}, the dotted path of a class, a mapping "
+        f"with 'name' or '_target_', a configuration or an Agent; got {agent!r}"
+    )
+
+
+def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
     try:
-        return agent_class(agent_class.config_class(**config))
+        return kind(**options)
     except TypeError as error:
-        raise ConfigError(f"agent {name!r}: a value has the wrong type: {error}") from error
+        raise ConfigError(f"agent {name!r}: wrong option: {error}") from error

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from rlprune.search.agent import Agent, AgentConfig
-from rlprune.search.isolation import isolated_randomness, one_thread
+from rlprune.search.isolation import OwnRandomness
 from rlprune.search.rewards import shared_rewards, squash
 
 if TYPE_CHECKING:
+    from rlprune.plan import Plan
+    from rlprune.problem import Evaluation
     from rlprune.search.session import Session
-
-_ENDLESS = 10**9
 
 
 @dataclass(frozen=True)
@@ -62,63 +63,62 @@ class AmcAgent(Agent):
     standardised over the episodes so far, where the paper subtracts a moving average, and divided
     by their number, so that a return is one reward. A final projection removes what rounding or
     the estimate of a black-box cost left over.
+
+    Episodes are drafted one at a time; the evaluation of the plan one ends in is what it is told.
     """
 
     config_class = AmcConfig
     config: AmcConfig
-    env_options: ClassVar[dict[str, Any]] = {"project": True, "clamp": True}
 
-    def run(self, session: Session) -> None:
-        """Trains until the session is done."""
-        from stable_baselines3 import DDPG
-        from stable_baselines3.common.callbacks import BaseCallback
+    def start(self, session: Session) -> None:
+        """Makes the networks."""
+        from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.noise import NormalActionNoise
 
-        c = self.config
-        warmup = min(c.warmup, max(session.evaluations // 3, 1))
-        noise = NormalActionNoise(np.zeros(1), np.full(1, c.noise))
+        from rlprune.search.ddpg import SmallDDPG
 
-        class SmallDDPG(DDPG):
-            """DDPG whose gradient steps keep to one thread."""
-
-            def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-                with one_thread():
-                    super().train(gradient_steps, batch_size)
-
-        kept = max(100, 4 * session.evaluations)
-        finals: list[float] = []
-
-        class Watch(BaseCallback):
-            """Shares out rewards, decays the noise and stops when the session is done."""
-
-            def _on_step(self) -> bool:
-                if self.locals["dones"][0]:
-                    finals.append(squash(float(self.locals["rewards"][0])))
-                if session.episodes > warmup:
-                    factor = c.noise_decay ** (session.episodes - warmup)
-                    noise._sigma = np.full(1, c.noise * factor)
-                return not session.done
-
-            def _on_rollout_end(self) -> None:
-                shared = shared_rewards(finals, session.decisions, kept)
-                assert model.replay_buffer is not None
-                model.replay_buffer.rewards[: len(shared), 0] = shared
-
-        with isolated_randomness():
-            model = SmallDDPG(
+        super().start(session)
+        c, n = self.config, len(session.space)
+        self._warmup = min(c.warmup, max(session.evaluations // 3, 1))
+        self._noise = NormalActionNoise(np.zeros(1), np.full(1, c.noise))
+        self._kept = max(100, 4 * session.evaluations)
+        self._finals: list[float] = []
+        self._randomness = OwnRandomness()
+        env = session.make_env(clamp=True)
+        self._drafts = env.env.drafts(1)
+        with self._randomness:
+            self._model = SmallDDPG(
                 "MlpPolicy",
-                session.make_env(),
+                env,
                 learning_rate=c.learning_rate,
-                buffer_size=kept * session.decisions,
-                learning_starts=warmup * session.decisions,
+                buffer_size=self._kept * n,
+                learning_starts=self._warmup * n,
                 batch_size=c.batch_size,
                 tau=c.soft_update,
                 gamma=1.0,
                 train_freq=(1, "episode"),
                 gradient_steps=c.updates,
-                action_noise=noise,
+                action_noise=self._noise,
                 policy_kwargs={"net_arch": [c.hidden, c.hidden]},
                 seed=session.seed,
                 device="cpu",
             )
-            model.learn(total_timesteps=_ENDLESS, callback=Watch())
+            self._model.set_logger(Logger(folder=None, output_formats=[]))
+
+    def ask(self, n: int) -> Sequence[Plan]:
+        """The plan of the next episode."""
+        beyond = len(self._finals) - self._warmup
+        if beyond > 0:
+            self._noise._sigma = np.full(1, self.config.noise * self.config.noise_decay**beyond)
+        with self._randomness:
+            self._model.draft(self._drafts)
+        return [self.session.codec.plan_of(self._drafts.ratios[0])]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Stores the episode with its reward and trains on those so far."""
+        for evaluation in evaluations:
+            reward = np.float32(evaluation.reward(self.session.reference))
+            self._finals.append(squash(float(reward)))
+        with self._randomness:
+            shared = shared_rewards(self._finals, len(self.session.space), self._kept)
+            self._model.learn_from_draft(shared)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 
+from rlprune.plan import Plan
 from rlprune.problem import Evaluation
 
 
 class Archive:
-    """Keeps the ``capacity`` best feasible evaluations with distinct widths, best first."""
+    """Keeps the ``capacity`` best feasible evaluations of distinct plans, best first."""
 
     def __init__(self, capacity: int = 64) -> None:
         self.capacity = capacity
         self._entries: list[Evaluation] = []
-        self._seen: set[tuple[int, ...]] = set()
+        self._seen: set[Plan] = set()
 
     def add(self, evaluation: Evaluation) -> bool:
         """Offers an evaluation; returns whether it is the new best feasible one."""
-        if not evaluation.feasible or evaluation.widths in self._seen:
+        if not evaluation.feasible or evaluation.plan in self._seen:
             return False
-        self._seen.add(evaluation.widths)
+        self._seen.add(evaluation.plan)
         place = bisect.bisect_right(
             [-entry.quality for entry in self._entries], -evaluation.quality
         )

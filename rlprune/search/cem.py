@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,6 +11,8 @@ import numpy as np
 from rlprune.search.agent import Agent, AgentConfig
 
 if TYPE_CHECKING:
+    from rlprune.plan import Plan
+    from rlprune.problem import Evaluation
     from rlprune.search.session import Session
 
 _WIDEN = 1.5
@@ -52,26 +55,40 @@ class CemAgent(Agent):
 
     config_class = CemConfig
     config: CemConfig
+    batches = True
 
-    def run(self, session: Session) -> None:
-        """Iterates until the session is done."""
-        c, n = self.config, session.decisions
-        mean = np.array(self.state.get("mean", np.zeros(n)), dtype=np.float64)
-        std: np.ndarray = np.full(n, c.initial_std)
-        while not session.done:
-            known = len(session.ledger)
-            scored: list[tuple[float, np.ndarray]] = []
-            while len(scored) < c.samples and not session.done:
-                actions = np.clip(session.rng.normal(mean, std), -1.0, 1.0)
-                scored.append((session.play(actions).reward, actions))
-            if len(scored) < c.samples:
-                break
-            if len(session.ledger) == known:
-                std = std * _WIDEN
-                continue
-            ranked = sorted(scored, key=lambda s: -s[0])
-            elites = np.array([actions for _, actions in ranked[: c.elites]])
-            mean = (1 - c.smoothing) * mean + c.smoothing * elites.mean(axis=0)
-            std = (1 - c.smoothing) * std + c.smoothing * elites.std(axis=0)
-            std = np.maximum(std, c.min_std)
-        self.state = {"mean": mean.tolist(), "std": std.tolist()}
+    def start(self, session: Session) -> None:
+        """Begins with the Gaussian around the anchor, or around the mean that was learned."""
+        super().start(session)
+        n = len(session.space)
+        self._mean = np.array(self.state.get("mean", np.zeros(n)), dtype=np.float64)
+        self._std: np.ndarray = np.full(n, self.config.initial_std)
+        self._asked: list[np.ndarray] = []
+        self._scored: list[tuple[float, np.ndarray]] = []
+        self._known = len(session.ledger)
+
+    def ask(self, n: int) -> Sequence[Plan]:
+        """Plans of the generation at hand."""
+        session = self.session
+        count = min(n, self.config.samples - len(self._scored))
+        drawn = (session.rng.normal(self._mean, self._std) for _ in range(count))
+        self._asked = [np.clip(actions, -1.0, 1.0) for actions in drawn]
+        return [session.codec.plan(actions) for actions in self._asked]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Fits the next Gaussian when the generation is complete."""
+        c, session = self.config, self.session
+        scores = (evaluation.quality for evaluation in evaluations)
+        self._scored += list(zip(scores, self._asked, strict=False))
+        if len(self._scored) == c.samples:
+            if len(session.ledger) == self._known:
+                self._std = self._std * _WIDEN
+            else:
+                ranked = sorted(self._scored, key=lambda s: -s[0])
+                elites = np.array([actions for _, actions in ranked[: c.elites]])
+                mean, std = elites.mean(axis=0), elites.std(axis=0)
+                self._mean = (1 - c.smoothing) * self._mean + c.smoothing * mean
+                self._std = (1 - c.smoothing) * self._std + c.smoothing * std
+                self._std = np.maximum(self._std, c.min_std)
+            self._scored, self._known = [], len(session.ledger)
+        self.state = {"mean": self._mean.tolist(), "std": self._std.tolist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,6 +11,8 @@ import numpy as np
 from rlprune.search.agent import Agent, AgentConfig
 
 if TYPE_CHECKING:
+    from rlprune.plan import Plan
+    from rlprune.problem import Evaluation
     from rlprune.search.session import Session
 
 
@@ -49,23 +52,39 @@ class EvolutionAgent(Agent):
 
     config_class = EvolutionConfig
     config: EvolutionConfig
+    batches = True
 
-    def run(self, session: Session) -> None:
-        """Evolves until the session is done."""
-        c, rng, n = self.config, session.rng, session.decisions
-        population: list[tuple[float, np.ndarray]] = [(0.0, np.zeros(n))]
-        for _ in range(c.initial):
-            if session.done:
-                return
-            genes = rng.uniform(-1, 1, n)
-            population.append((session.play(genes).reward, genes))
-        while not session.done:
-            population = sorted(population, key=lambda p: -p[0])[: c.parents]
-            for _ in range(c.children):
-                if session.done:
-                    return
-                genes = self._child([genes for _, genes in population[: c.parents]], rng)
-                population.append((session.play(genes).reward, genes))
+    def start(self, session: Session) -> None:
+        """Begins with the anchor alone."""
+        super().start(session)
+        anchor = (session.reference.quality, np.zeros(len(session.space)))
+        self._parents: list[tuple[float, np.ndarray]] = [anchor]
+        self._children: list[tuple[float, np.ndarray]] = []
+        self._asked: list[np.ndarray] = []
+        self._size = self.config.initial
+        self._founded = False
+
+    def ask(self, n: int) -> Sequence[Plan]:
+        """Plans of the generation at hand; random ones in the first."""
+        session = self.session
+        count = min(n, self._size - len(self._children))
+        parents = [genes for _, genes in self._parents]
+        self._asked = [
+            self._child(parents, session.rng)
+            if self._founded
+            else session.rng.uniform(-1, 1, len(session.space))
+            for _ in range(count)
+        ]
+        return [session.codec.plan(genes) for genes in self._asked]
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Selects the next parents when the generation is complete."""
+        scores = (evaluation.quality for evaluation in evaluations)
+        self._children += list(zip(scores, self._asked, strict=False))
+        if len(self._children) == self._size:
+            population = sorted(self._parents + self._children, key=lambda p: -p[0])
+            self._parents, self._children = population[: self.config.parents], []
+            self._size, self._founded = self.config.children, True
 
     def _child(self, parents: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         c = self.config

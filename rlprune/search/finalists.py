@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlprune.problem import Evaluation, projection
+from rlprune.plan import Plan
+from rlprune.problem import Evaluation
+from rlprune.space import project
 
 if TYPE_CHECKING:
     from rlprune.problem import Problem
@@ -26,20 +28,20 @@ def repair(problem: Problem, evaluation: Evaluation) -> Evaluation:
     """Moves a plan onto the budgets and fills the slack they leave.
 
     Returns:
-        The evaluation itself when nothing changes; otherwise one of the repaired widths, whose
+        The evaluation itself when nothing changes; otherwise one of the repaired plan, whose
         quality still has to be scored (NaN until then).
     """
-    dense = np.array([g.width for g in problem.decisions], dtype=np.float64)
-    ratios = np.array(evaluation.widths) / dense
-    widths = tuple(int(w) for w in projection.project(problem, ratios.tolist()))
-    if widths == evaluation.widths:
+    space = problem.space
+    ratios = space.ratios(evaluation.plan)
+    plan = space.adjusted(evaluation.plan, project(problem, ratios))
+    if plan == evaluation.plan:
         return evaluation
     return replace(
         evaluation,
-        widths=widths,
+        plan=plan,
         quality=float("nan"),
-        costs=dict(problem.costs(widths)),
-        violations=dict(problem.violations(widths)),
+        costs=dict(problem.costs(plan)),
+        violations=dict(problem.violations(plan)),
         cached=False,
     )
 
@@ -56,14 +58,14 @@ def choose(
         candidates: feasible evaluations, best first.
         fallback: evaluations to repair when there is no candidate, least violating first.
     """
-    pool: dict[tuple[int, ...], Evaluation] = {}
+    pool: dict[Plan, Evaluation] = {}
     for evaluation in candidates or fallback:
         for version in (evaluation, repair(problem, evaluation)):
             if version.feasible:
-                pool.setdefault(version.widths, version)
+                pool.setdefault(version.plan, version)
     finalists = []
-    for evaluation in pool.values():
-        score = problem.rescore(evaluation.widths)
+    scores = problem.rescore_many(list(pool))
+    for evaluation, score in zip(pool.values(), scores, strict=True):
         scored = replace(evaluation, quality=score) if np.isnan(evaluation.quality) else evaluation
         finalists.append(Finalist(scored, score))
     return sorted(finalists, key=lambda f: -f.score)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlprune.errors import ConfigError
 from rlprune.problem import Evaluation
-from rlprune.search.agent import Agent, AgentConfig
-from rlprune.search.runner import Exploration, SearchResult, conclude, explore, resolve_agent
+from rlprune.search.agent import Agent, AgentConfig, resolve_agent
+from rlprune.search.runner import Exploration, SearchResult, conclude, explore
 
 if TYPE_CHECKING:
     from rlprune.budgets import Limit
@@ -54,7 +54,7 @@ def shares(evaluations: int, later: float, count: int) -> list[int]:
 def search_front(
     problem: Problem,
     limits: Mapping[str, Sequence[float | str | Limit]],
-    agent: str | AgentConfig | Agent | dict[str, Any] = "ppo_lagrangian",
+    agent: str | AgentConfig | Agent | type[Agent] | Mapping[str, Any] = "ppo_lagrangian",
     evaluations: int = 300,
     later: float = LATER,
     seed: int = 0,

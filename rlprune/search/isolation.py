@@ -5,24 +5,42 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 
-@contextmanager
-def isolated_randomness() -> Iterator[None]:
-    """Restores the global generators of random, NumPy and PyTorch (CPU) on exit.
+class OwnRandomness:
+    """The global generators as one user sees them, over several turns.
 
-    stable-baselines3 seeds and draws from them; code outside must not notice.
+    Inside the context they are where its last turn left them; outside nothing is noticed. For
+    libraries that seed and draw from global generators, as stable-baselines3 does.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+
+    def __init__(self) -> None:
+        self._own: tuple[Any, ...] | None = None
+        self._outside: tuple[Any, ...] | None = None
+
+    def __enter__(self) -> None:
+        self._outside = _states()
+        if self._own is not None:
+            _restore(self._own)
+
+    def __exit__(self, *error: object) -> None:
+        assert self._outside is not None
+        self._own = _states()
+        _restore(self._outside)
+
+
+def _states() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _restore(states: tuple[Any, ...]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 @contextmanager

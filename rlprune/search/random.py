@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rlprune.search.agent import Agent, AgentConfig
 
 if TYPE_CHECKING:
-    from rlprune.search.session import Session
+    from rlprune.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class RandomAgent(Agent):
     config_class = RandomConfig
     config: RandomConfig
 
-    def run(self, session: Session) -> None:
-        """Plays random episodes."""
-        reach = self.config.reach
-        while not session.done:
-            session.play(session.rng.uniform(-reach, reach, session.decisions))
+    def ask(self, n: int) -> Sequence[Plan]:
+        """``n`` random plans."""
+        session, reach = self.session, self.config.reach
+        drawn = (session.rng.uniform(-reach, reach, len(session.space)) for _ in range(n))
+        return [session.codec.plan(actions) for actions in drawn]

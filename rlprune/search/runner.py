@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlprune.errors import ConfigError, InfeasibleBudgetError
 from rlprune.problem import Evaluation
-from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent
+from rlprune.search.agent import Agent, AgentConfig, resolve_agent
 from rlprune.search.finalists import Finalist, choose
 from rlprune.search.session import Session
 
@@ -48,27 +48,9 @@ class SearchResult:
     seconds: float
 
 
-def resolve_agent(agent: str | AgentConfig | Agent | dict[str, Any]) -> Agent:
-    """Accepts a name, a configuration, a mapping with ``name`` and fields, or an agent."""
-    if isinstance(agent, Agent):
-        return agent
-    if isinstance(agent, str):
-        return create_agent(agent)
-    if isinstance(agent, dict):
-        return create_agent(**agent)
-    if isinstance(agent, AgentConfig) and agent.name in AGENTS:
-        resolved = create_agent(agent.name)
-        resolved.config = agent
-        return resolved
-    raise ConfigError(
-        f"agent must be one of {', '.join(sorted(AGENTS))}, a configuration or an Agent; "
-        f"got {agent!r}"
-    )
-
-
 def search(
     problem: Problem,
-    agent: str | AgentConfig | Agent | dict[str, Any] = "ppo_lagrangian",
+    agent: str | AgentConfig | Agent | type[Agent] | Mapping[str, Any] = "ppo_lagrangian",
     evaluations: int = 300,
     seed: int = 0,
     progress: bool | None = None,
@@ -82,7 +64,7 @@ def search(
 
     Args:
         problem: the evaluator of the network.
-        agent: name, configuration, mapping or instance; see :data:`rlprune.search.AGENTS`.
+        agent: what :func:`rlprune.search.resolve_agent` reads: a name, a dotted path, ...
         evaluations: unique candidate evaluations.
         seed: same seed, same problem, same result.
         progress: show a bar; None shows it on a terminal only.
@@ -139,12 +121,13 @@ def explore(
         problem,
         evaluations=evaluations,
         seed=seed,
-        env_options=agent.options(),
+        options=agent.options(),
         progress=progress,
         tensorboard=tensorboard,
         known=known,
     )
     try:
+        session.begin()
         agent.run(session)
     finally:
         session.close()
@@ -171,7 +154,7 @@ def conclude(exploration: Exploration) -> SearchResult:
     best = finalists[0]
     return SearchResult(
         best=best.evaluation,
-        plan=problem.plan(best.evaluation.widths),
+        plan=best.evaluation.plan,
         score=best.score,
         finalists=tuple(finalists),
         archive=archive,

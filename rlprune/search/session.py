@@ -1,53 +1,54 @@
-"""One search in progress: the environment, the count of unique evaluations, the records."""
+"""One search in progress: the problem, the count of unique evaluations, the records."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 
+from rlprune.plan import Plan
 from rlprune.problem import Evaluation
 from rlprune.search.archive import Archive
 from rlprune.search.progress import ProgressBar
+from rlprune.space import Codec
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from rlprune.problem import Problem
+    from rlprune.search.recorder import RecordedEnv
 
 logger = logging.getLogger(__name__)
 
-_ENV_ID = "rlprune_envs:KeepRatio-v0"
 _PATIENCE = 60
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one episode ended: terminal reward, evaluation, violations of what was asked for."""
-
-    reward: float
-    evaluation: Evaluation
-    violations: np.ndarray
-
-
 class Session:
-    """Counts, records and reports; agents act through the environments it makes.
+    """Evaluates what an agent proposes, counts, records and reports.
 
     Args:
         problem: what is searched.
-        evaluations: unique evaluations to spend, the uniform reference plan included.
+        evaluations: unique evaluations to spend, the reference plan included.
         seed: seed of every random choice of the agent.
-        env_options: keyword arguments of the environment.
+        options: ``anchor`` and ``project`` of the codec.
         progress: show a bar; None shows it on a terminal only.
         tensorboard: folder for TensorBoard events, or None.
         known: evaluations that other searches on the same network paid for, with their violations
             here. They count as seen, and those that meet every budget join the archive.
+
+    Attributes:
+        problem: as given.
+        space: its decisions.
+        codec: from actions to plans, around the agent's anchor.
+        rng: the agent's random generator.
+        archive: best feasible evaluations so far.
+        ledger: unique evaluations of this search.
+        history: one row for each.
+        proposals: plans that the agent has proposed.
     """
 
     def __init__(
@@ -56,43 +57,56 @@ class Session:
         *,
         evaluations: int,
         seed: int,
-        env_options: dict[str, Any],
+        options: dict[str, Any] | None = None,
         progress: bool | None = None,
         tensorboard: str | Path | None = None,
         known: Sequence[Evaluation] = (),
     ) -> None:
-        from rlprune_envs import ProblemHandle
-
+        self.problem = problem
+        self.space = problem.space
         self.evaluations = evaluations
         self.seed = seed
         self.rng = np.random.default_rng(seed)
+        self._options = dict(options or {})
+        self.codec = Codec(problem, **self._options)
         self.archive = Archive()
         self.ledger: list[Evaluation] = []
         self.history: list[dict[str, float]] = []
-        self.episodes = 0
+        self.proposals = 0
         self.budgets = tuple(b.name for b in problem.budgets)
-        self._handle = ProblemHandle.of(problem)
-        self._env_options = env_options
         self.known = tuple(known)
         for evaluation in self.known:
             self.archive.add(evaluation)
-        self._seen: set[tuple[int, ...]] = {evaluation.widths for evaluation in self.known}
+        self._seen: set[Plan] = {evaluation.plan for evaluation in self.known}
         self._repeats = 0
         self._latest: dict[str, float] = {}
         self._started = time.monotonic()
         self._bar = ProgressBar(evaluations, show=progress)
         self._writer = _writer(tensorboard)
-        self.env = self.make_env()
+        self._reference: Evaluation | None = None
 
-    def make_env(self) -> gym.Env[np.ndarray, np.ndarray]:
-        """Makes an environment of the problem whose episodes are counted here."""
-        env = gym.make(_ENV_ID, problem=self._handle, disable_env_checker=True, **self._env_options)
-        return Recorder(env, self)
+    def begin(self) -> None:
+        """Evaluates the reference, which is the first entry of the ledger."""
+        if self._reference is None:
+            plan = self.codec.plan_of(self.codec.anchor)
+            self._reference = self.problem.evaluate(plan)
+            self.record(self._reference, proposed=False)
 
     @property
-    def decisions(self) -> int:
-        """Episode length."""
-        return int(self.env.get_wrapper_attr("layout").decisions)
+    def reference(self) -> Evaluation:
+        """Evaluation of the plan that action 0 everywhere stands for; rewards are relative to it.
+
+        Raises:
+            RuntimeError: the search has not begun.
+        """
+        if self._reference is None:
+            raise RuntimeError("there is no reference yet: call begin() first")
+        return self._reference
+
+    @property
+    def workers(self) -> int:
+        """How many plans can be evaluated at the same time."""
+        return self.problem.executor.workers
 
     @property
     def remaining(self) -> int:
@@ -104,67 +118,50 @@ class Session:
         """Whether to stop: the evaluations are spent, or nothing new comes up any more."""
         return self.remaining == 0 or self._repeats >= _PATIENCE
 
-    def seen(self, widths: tuple[int, ...]) -> bool:
+    def seen(self, plan: Plan) -> bool:
         """Whether a plan was evaluated already, in this search or in one known to it."""
-        return widths in self._seen
+        return plan in self._seen
 
-    def reward(self, quality: float) -> float:
-        """Terminal reward of an episode whose plan has this quality; no evaluation is spent."""
-        return float(self.env.get_wrapper_attr("reward")(quality))
+    def evaluate(self, plans: Sequence[Plan]) -> list[Evaluation]:
+        """Evaluates proposals and books them.
 
-    def play(self, actions: np.ndarray) -> Outcome:
-        """Plays one episode with ``[n]`` actions in [-1, 1]."""
-        env = self.env
-        env.reset()
-        reward: Any = 0.0
-        info: dict[str, Any] = {}
-        for action in np.clip(actions, -1.0, 1.0):
-            _, reward, _, _, info = env.step(np.array([action], dtype=np.float32))
-        return self.outcome(float(reward), info)
+        Returns:
+            Their evaluations in order; fewer where the unique evaluations run out.
+        """
+        found = []
+        for evaluation in self.problem.stream(self._affordable(plans)):
+            self.record(evaluation)
+            found.append(evaluation)
+        return found
 
-    def outcome(self, reward: float, info: dict[str, Any]) -> Outcome:
-        """Reads the ``info`` of a terminal step."""
-        violations = np.array([info["violations"][name] for name in self.budgets])
-        return Outcome(reward, info["evaluation"], violations)
+    def make_env(self, **options: Any) -> RecordedEnv:
+        """An environment of the problem whose episodes are booked here.
 
-    def record(self, evaluation: Evaluation, reward: float | None) -> None:
-        """Books an evaluation that the environment reports."""
-        if reward is not None:
-            self.episodes += 1
-        if evaluation.widths in self._seen:
-            if reward is not None:
-                self._repeats += 1
-                if self._repeats == _PATIENCE:
-                    logger.warning(
-                        "the search ends at %d of %d evaluations: its last %d proposals were all "
-                        "known plans", len(self.ledger), self.evaluations, _PATIENCE,
-                    )  # fmt: skip
+        Args:
+            **options: of :class:`rlprune_envs.KeepRatioEnv`, over those of the agent.
+        """
+        from rlprune.search.recorder import RecordedEnv
+
+        return RecordedEnv(self, {**self._options, **options})
+
+    def record(self, evaluation: Evaluation, *, proposed: bool = True) -> None:
+        """Books an evaluation that the problem has made."""
+        self.proposals += proposed
+        if evaluation.plan in self._seen:
+            self._repeats += proposed
+            if proposed and self._repeats == _PATIENCE:
+                logger.warning(
+                    "the search ends at %d of %d evaluations: its last %d proposals were all "
+                    "known plans", len(self.ledger), self.evaluations, _PATIENCE,
+                )  # fmt: skip
             return
         if self.remaining == 0:
             return
         self._repeats = 0
-        self._seen.add(evaluation.widths)
+        self._seen.add(evaluation.plan)
         self.ledger.append(evaluation)
         self.archive.add(evaluation)
-        best = self.archive.best
-        row = {
-            "evaluation": float(len(self.ledger)),
-            "quality": evaluation.quality,
-            "feasible": float(evaluation.feasible),
-            "best_feasible": best.quality if best is not None else float("nan"),
-            "repeats": float(self.episodes + 1 - len(self.ledger)),
-            "seconds": time.monotonic() - self._started,
-            **{f"cost/{name}": evaluation.costs[name] for name in self.budgets},
-            **self._latest,
-        }
-        self.history.append(row)
-        self._bar.update(len(self.ledger), best.quality if best is not None else None)
-        if reward is not None:
-            self._scalar("search/reward", reward)
-        self._scalar("search/evaluations", float(len(self.ledger)))
-        self._scalar("search/cache_hits", max(row["repeats"], 0.0))
-        if best is not None:
-            self._scalar("search/best_feasible", best.quality)
+        self._report(evaluation, proposed)
 
     def log(self, name: str, value: float) -> None:
         """Logs a scalar of the agent; it also joins the following rows of the history."""
@@ -174,36 +171,47 @@ class Session:
     def close(self) -> None:
         """Ends the progress bar and flushes the TensorBoard events."""
         self._bar.close()
-        self.env.close()
         if self._writer is not None:
             self._writer.close()
+
+    def _affordable(self, plans: Sequence[Plan]) -> Iterator[Plan]:
+        """The plans up to the one that would exceed the unique evaluations."""
+        fresh: set[Plan] = set()
+        for plan in plans:
+            if plan not in self._seen and plan not in fresh:
+                if len(fresh) == self.remaining:
+                    return
+                fresh.add(plan)
+            yield plan
+
+    def _report(self, evaluation: Evaluation, proposed: bool) -> None:
+        best = self.archive.best
+        calls = self.problem.ledger.calls
+        row = {
+            "evaluation": float(len(self.ledger)),
+            "quality": evaluation.quality,
+            "feasible": float(evaluation.feasible),
+            "best_feasible": best.quality if best is not None else float("nan"),
+            "repeats": float(self.proposals + 1 - len(self.ledger)),
+            "seconds": time.monotonic() - self._started,
+            **{f"cost/{name}": evaluation.costs[name] for name in self.budgets},
+            **{f"calls/{name}": float(count) for name, count in calls.items()},
+            **self._latest,
+        }
+        self.history.append(row)
+        self._bar.update(len(self.ledger), best.quality if best is not None else None)
+        if proposed:
+            self._scalar("search/reward", evaluation.reward(self.reference))
+        self._scalar("search/evaluations", float(len(self.ledger)))
+        self._scalar("search/cache_hits", max(row["repeats"], 0.0))
+        for name, count in calls.items():
+            self._scalar(f"search/calls/{name}", float(count))
+        if best is not None:
+            self._scalar("search/best_feasible", best.quality)
 
     def _scalar(self, name: str, value: float) -> None:
         if self._writer is not None:
             self._writer.add_scalar(name, value, len(self.ledger))
-
-
-class Recorder(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """Tells the session about every evaluation that an environment makes."""
-
-    def __init__(self, env: gym.Env[np.ndarray, np.ndarray], session: Session) -> None:
-        super().__init__(env)
-        self._session = session
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Resets and books the reference plan."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._session.record(info["reference"], None)
-        return observation, info
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        """Steps and books the evaluation that ends an episode."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if terminated:
-            self._session.record(info["evaluation"], float(reward))
-        return observation, reward, terminated, truncated, info
 
 
 def _writer(folder: str | Path | None) -> SummaryWriter | None:

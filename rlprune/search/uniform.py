@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
 
 from rlprune.search.agent import Agent, AgentConfig
 
 if TYPE_CHECKING:
-    from rlprune.search.session import Session
+    from rlprune.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,10 @@ class UniformConfig(AgentConfig):
 
 
 class UniformAgent(Agent):
-    """Plays action 0 in every step, once: one evaluation."""
+    """Proposes nothing beyond the plan of action 0, with which every search begins."""
 
     config_class = UniformConfig
 
-    def run(self, session: Session) -> None:
-        """Plays the one episode."""
-        session.play(np.zeros(session.decisions))
+    def ask(self, n: int) -> Sequence[Plan]:
+        """No plan."""
+        return ()

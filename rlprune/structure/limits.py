@@ -44,7 +44,7 @@ class Limits:
         """Raise ConfigError for a glob that matches neither a group nor a module."""
         globs = [*self.exclude, *self.bounds, *(g for g in self.round_to if g != "*")]
         for glob in globs:
-            if not _match([*names, *modules], glob):
+            if not matches([*names, *modules], glob):
                 raise ConfigError(
                     f"the glob '{glob}' matches no module; groups are {', '.join(names[:12])}, ..."
                 )
@@ -57,8 +57,8 @@ class Limits:
             names: of the group and of the modules that hold its units.
             modules: that would not run.
         """
-        bounded = any(_match(names, glob) for glob in self.bounds)
-        excluded = any(_match(modules, glob) for glob in self.exclude)
+        bounded = any(matches(names, glob) for glob in self.bounds)
+        excluded = any(matches(modules, glob) for glob in self.exclude)
         return group.prunable and self.min_width == 1 and not bounded and not excluded
 
     def apply(self, group: Group, names: Sequence[str], per_unit: int) -> Group:
@@ -71,14 +71,14 @@ class Limits:
         """
         if not group.prunable:
             return group
-        hit = next((g for g in self.exclude if _match(names, g)), None)
+        hit = next((g for g in self.exclude if matches(names, g)), None)
         if hit is not None:
             return _frozen(group, f"excluded by '{hit}'")
-        step = next((s for g, s in reversed(self.round_to.items()) if _match(names, g)), 1)
+        step = next((s for g, s in reversed(self.round_to.items()) if matches(names, g)), 1)
         divisor = step // gcd(step, per_unit)
         low, high = self.min_width, group.width
         for glob, (lowest, highest) in self.bounds.items():
-            if _match(names, glob):
+            if matches(names, glob):
                 low = max(self.min_width, ceil(lowest * group.width - 1e-9))
                 high = max(1, floor(highest * group.width + 1e-9))
         first, last = -(-low // divisor) * divisor, high // divisor * divisor
@@ -93,8 +93,8 @@ class Limits:
         return replace(group, min_width=first, max_width=high, divisor=divisor)
 
 
-def _match(names: Sequence[str], glob: str) -> bool:
-    """Whether a glob matches a name or a module that contains it."""
+def matches(names: Sequence[str], glob: str) -> bool:
+    """Whether a glob matches one of some names, or a module that contains it."""
     return any(fnmatch(part, glob) for name in names for part in _paths(name))
 
 

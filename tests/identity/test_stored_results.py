@@ -270,11 +270,11 @@ def test_old_stores_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "evaluations.jsonl"
     path.write_text('{"version":1,"fingerprint":{"quality":"score f 0"},"reference":{}}\n')
     with pytest.raises(CheckpointError, match="older rlprune"):
-        Store(path, {"quality": 1}, {})
+        Store(path, {"quality": 1}, {}, {})
     path.unlink()
-    Store(path, {"quality": torch.zeros(2), "budgets": 1}, {}).close()
+    Store(path, {"quality": torch.zeros(2), "budgets": 1}, {}, {}).close()
     with pytest.raises(CheckpointError, match="another problem: quality changed"):
-        Store(path, {"quality": torch.zeros(2).double(), "budgets": 1}, {})
+        Store(path, {"quality": torch.zeros(2).double(), "budgets": 1}, {}, {})
 
 
 def test_a_network_trained_on_other_data_is_not_taken(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rlprune.budgets import resolve
 from rlprune.inputs import ExampleInputs
 from rlprune.models import create
 from rlprune.problem import DataQuality, Problem
+from rlprune.space import Space
 from rlprune.structure import Groups, discover
 
 INPUTS = torch.zeros(1, 1, 8, 8)
@@ -67,11 +68,13 @@ def evaluator(budgets: Any = None, *, store: Path | None = None, **options: Any)
     """An evaluator of the digits network."""
     quality = options.pop("quality", None)
     quality = quality or DataQuality(network(), held_out(), precision="float32")
+    found = options.pop("groups", None) or groups()
+    scores = options.pop("scores", None) or importance.scores(found, "l1")
+    space = Space(found, scores, tie=options.pop("tie", ()), depth=options.pop("depth", False))
     return Problem(
-        options.pop("groups", groups()),
-        resolve(budgets or {"macs": 0.5}, network(), INPUTS, groups()),
+        space,
+        resolve(budgets or {"macs": 0.5}, network(), INPUTS, found),
         quality,
-        options.pop("scores", None) or importance.scores(groups(), "l1"),
         store=store,
         **options,
     )

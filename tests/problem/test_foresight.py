@@ -66,7 +66,7 @@ def test_computed_once(tmp_path: Path, counted: list[str]) -> None:
     assert counted == ["order", "order", "curves"]
     again = opened(tmp_path)
     assert all((a == b).all() for a, b in zip(curves, again.sensitivity, strict=True))
-    assert first.plan(first.min_widths) == again.plan(again.min_widths)
+    assert first.space.plan(first.space.smallest) == again.space.plan(again.space.smallest)
     assert counted == ["order", "order", "curves"]
     assert {ORDER, CURVES} == {path.name for path in tmp_path.iterdir()}
 

@@ -29,14 +29,16 @@ from rlprune.errors import (
     ScoreError,
 )
 from rlprune.inputs import ExampleInputs
+from rlprune.plan import Plan
 from rlprune.problem import (
     DataQuality,
     EvaluatorConfig,
     Problem,
     ScoreQuality,
     create,
-    projection,
 )
+from rlprune.space import FEATURES, CostModel, project, uniform
+from rlprune.structure import discover
 from tests.problem.problems import (
     INPUTS,
     digits,
@@ -48,25 +50,35 @@ from tests.problem.problems import (
 )
 
 
-def random_widths(problem: Problem, seed: int) -> tuple[int, ...]:
+def random_plan(problem: Problem, seed: int) -> Plan:
     generator = np.random.default_rng(seed)
-    return tuple(int(generator.choice(choices)) for choices in problem.legal)
+    chosen = tuple(int(generator.choice(decision.legal)) for decision in problem.space.decisions)
+    return problem.space.plan(chosen)
+
+
+def smallest(problem: Problem) -> Plan:
+    return problem.space.plan(problem.space.smallest)
+
+
+def largest(problem: Problem) -> Plan:
+    return problem.space.plan(problem.space.largest)
 
 
 def test_estimates_equal_the_values_of_the_compacted_network() -> None:
     problem = evaluator({"macs": 0.5, "params": 0.5, "bytes": 0.5})
     assert all(budget.estimate is not None for budget in problem.budgets)
     for seed in range(15):
-        widths = random_widths(problem, seed)
-        module = build(groups(), problem.plan(widths))
-        costs = problem.costs(widths)
+        plan = random_plan(problem, seed)
+        module = build(groups(), plan)
+        costs = problem.costs(plan)
         for budget in problem.budgets:
             assert costs[budget.name] == budget.value(module, INPUTS)
 
 
 def test_formulas_take_many_plans_at_once() -> None:
     problem = evaluator({"macs": 0.5, "params": 0.5, "bytes": 0.5})
-    widths = np.array([random_widths(problem, seed) for seed in range(15)])
+    plans = [random_plan(problem, seed) for seed in range(15)]
+    widths = np.array([list(plan.widths.values()) for plan in plans])
     for budget in problem.budgets:
         assert budget.estimate is not None
         one_by_one = [budget.estimate(row.tolist()) for row in widths]
@@ -75,32 +87,32 @@ def test_formulas_take_many_plans_at_once() -> None:
 
 def test_black_boxes_see_the_compacted_network() -> None:
     problem = evaluator({"tiles": Budget(tiles, "90%"), "peak_memory": 0.9})
-    widths = random_widths(problem, 1)
-    module = build(groups(), problem.plan(widths))
-    costs = problem.costs(widths)
+    plan = random_plan(problem, 1)
+    module = build(groups(), plan)
+    costs = problem.costs(plan)
     assert costs["tiles"] == tiles(module, INPUTS)
     assert costs["peak_memory"] == problem.budgets[1].value(module, INPUTS)
 
 
 def test_the_ledger_holds_every_distinct_candidate_once() -> None:
     problem = evaluator()
-    first, second = random_widths(problem, 0), random_widths(problem, 1)
-    asked = [problem.evaluate(widths) for widths in (first, second, first)]
+    first, second = random_plan(problem, 0), random_plan(problem, 1)
+    asked = [problem.evaluate(plan) for plan in (first, second, first)]
     assert [item.cached for item in asked] == [False, False, True]
-    assert [item.widths for item in problem.ledger] == [first, second]
+    assert [item.plan for item in problem.ledger] == [first, second]
     assert [item.index for item in problem.ledger] == [0, 1]
     assert asked[2].quality == asked[0].quality
     assert (problem.stats["unique"], problem.stats["cache_hits"]) == (2, 1)
-    problem.costs(random_widths(problem, 2))
+    problem.costs(random_plan(problem, 2))
     problem.rescore(second)
     assert len(problem.ledger) == 2
 
 
 def test_an_evaluation_knows_whether_it_is_feasible() -> None:
     problem = evaluator({"macs": 0.5, "params": 0.5})
-    _, widths = projection.uniform_widths(problem)
-    assert problem.evaluate(widths).feasible
-    whole = problem.evaluate(problem.max_widths)
+    _, choice = uniform(problem)
+    assert problem.evaluate(problem.space.plan(choice)).feasible
+    whole = problem.evaluate(largest(problem))
     assert not whole.feasible
     assert whole.violations["macs"] == pytest.approx(1.0)
 
@@ -108,7 +120,7 @@ def test_an_evaluation_knows_whether_it_is_feasible() -> None:
 def test_the_users_network_is_never_changed() -> None:
     before = {key: value.clone() for key, value in network().state_dict().items()}
     problem = evaluator(compensation="bn", calibration=digits())
-    problem.evaluate(random_widths(problem, 0))
+    problem.evaluate(random_plan(problem, 0))
     after = network().state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert not network().training
@@ -119,12 +131,12 @@ def test_quality_does_not_depend_on_what_was_evaluated_before(statistics: str) -
     quality = DataQuality(
         network(), held_out(), statistics=statistics, calibration=held_out(), precision="float32"
     )
-    widths = random_widths(evaluator(), 5)
-    alone = evaluator(quality=quality).evaluate(widths).quality
+    plan = random_plan(evaluator(), 5)
+    alone = evaluator(quality=quality).evaluate(plan).quality
     problem = evaluator(quality=quality)
     for seed in range(3):
-        problem.evaluate(random_widths(problem, seed))
-    assert problem.evaluate(widths).quality == alone
+        problem.evaluate(random_plan(problem, seed))
+    assert problem.evaluate(plan).quality == alone
 
 
 _CHILD = """
@@ -132,6 +144,8 @@ import sys, torch
 torch.set_num_threads(1)
 from rlprune.problem import DataQuality
 from rlprune.models import create
+from rlprune.space import FEATURES, CostModel, project, uniform
+from rlprune.structure import discover
 from tests.problem.problems import held_out
 nets = [create("digits_cnn", num_classes=10, width=width) for width in (24, 12)]
 for net, path in zip(nets, sys.argv[1:]):
@@ -143,7 +157,9 @@ print(DataQuality(nets[0], held_out())(nets[1]).hex())
 def test_quality_is_the_same_in_another_process(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     problem = evaluator()
-    small = build(groups(), problem.plan([group.width // 2 for group in problem.decisions]))
+    small = build(
+        groups(), problem.space.plan([size // 2 for size in problem.space.sizes.tolist()])
+    )
     paths = [tmp_path / "dense.pt", tmp_path / "small.pt"]
     for net, path in zip((network(), small), paths, strict=True):
         torch.save(net.state_dict(), path)
@@ -164,13 +180,13 @@ def test_quality_is_the_same_in_another_process(tmp_path: Path) -> None:
     assert float.fromhex(child.stdout.split()[-1]) == here
 
 
-def search(problem: Problem, count: int) -> list[tuple[tuple[int, ...], float, str]]:
+def search(problem: Problem, count: int) -> list[tuple[Plan, float, str]]:
     """A small random search whose path depends on measured costs."""
     generator = np.random.default_rng(0)
     while len(problem.ledger) < count:
-        widths = projection.project(problem, generator.uniform(0.1, 1, len(problem.decisions)))
-        problem.evaluate(widths)
-    return [(item.widths, item.quality, json.dumps(item.costs)) for item in problem.ledger]
+        choice = project(problem, generator.uniform(0.1, 1, len(problem.space)))
+        problem.evaluate(problem.space.plan(choice))
+    return [(item.plan, item.quality, json.dumps(item.costs)) for item in problem.ledger]
 
 
 def test_a_search_replays_from_a_store_that_was_cut_anywhere(tmp_path: Path) -> None:
@@ -178,12 +194,12 @@ def test_a_search_replays_from_a_store_that_was_cut_anywhere(tmp_path: Path) -> 
     path = tmp_path / "run" / "evaluations.jsonl"
     problem = evaluator(budgets, store=path)
     whole = search(problem, 6)
-    shares = problem.cost_shares
+    shares = CostModel(problem).shares
     problem.close()
     text = path.read_bytes()
     again = evaluator(budgets, store=path)
     assert search(again, 6) == whole
-    assert np.array_equal(again.cost_shares, shares)
+    assert np.array_equal(CostModel(again).shares, shares)
     assert again.stats["replayed"] == 6
     assert again.stats["seconds"]["forward"] == 0
     again.close()
@@ -242,10 +258,10 @@ def test_a_store_knows_a_method_by_its_settings(tmp_path: Path) -> None:
         )
 
     problem = compensated(1e-3)
-    first = problem.evaluate(random_widths(problem, 0))
+    first = problem.evaluate(random_plan(problem, 0))
     problem.close()
     again = compensated(1e-3)
-    assert again.evaluate(first.widths) == first
+    assert again.evaluate(first.plan) == first
     again.close()
     with pytest.raises(CheckpointError, match="another problem: compensation changed"):
         compensated(1e-2)
@@ -255,12 +271,12 @@ def test_a_store_knows_a_method_by_its_settings(tmp_path: Path) -> None:
 
 def test_unreachable_budgets_name_the_smallest_value_and_what_holds_it_up() -> None:
     problem = evaluator()
-    smallest = groups().params(problem.min_widths)
+    least = groups().params(problem.space.smallest)
     with pytest.raises(InfeasibleBudgetError) as caught:
         evaluator({"params": 5, "macs": 0.5})
     message = str(caught.value)
     assert "budget 'params': no plan meets the limit 5 parameters" in message
-    assert f"the smallest reachable value is {smallest:.6g} parameters" in message
+    assert f"the smallest reachable value is {least:.6g} parameters" in message
     assert "fc 21% (neurons frozen: it is an output of the network)" in message
     assert "stem.0 9% (already 1 of 24 channels)" in message
     assert "'macs'" not in message
@@ -290,48 +306,66 @@ def test_a_budget_that_fails_for_a_candidate_names_itself_and_the_widths() -> No
 def test_a_score_that_fails_names_the_candidate(score: object, message: str) -> None:
     problem = evaluator(quality=ScoreQuality(score))  # type: ignore[arg-type]
     with pytest.raises(ScoreError, match=message):
-        problem.evaluate(problem.max_widths)
+        problem.evaluate(largest(problem))
 
 
-def test_illegal_widths_are_refused() -> None:
+def test_illegal_plans_are_refused() -> None:
     problem = evaluator()
-    with pytest.raises(PlanError, match="1 widths given for"):
-        problem.evaluate([3])
-    widths = list(problem.max_widths)
-    widths[0] = 1000
-    with pytest.raises(PlanError, match=r"width 1000 is not legal; choose from 1 to"):
-        problem.costs(widths)
+    with pytest.raises(PlanError, match="1 values given for"):
+        problem.space.plan([3])
+    choice = list(problem.space.largest)
+    choice[0] = 1000
+    with pytest.raises(PlanError, match=r"'stem.0'.*the value 1000 is not legal.*from 1 to"):
+        problem.space.plan(choice)
+    coarse = evaluator(groups=discover(network(), INPUTS, round_to=8))
+    with pytest.raises(PlanError, match=r"width 3 is not legal; choose from 8 to .* steps of 8"):
+        coarse.costs(problem.space.plan([3] * len(problem.space)))
+    other = Plan({"conv": (0,)}, {"conv": 4})
+    with pytest.raises(PlanError, match=r"another network.*'conv' is none of them"):
+        problem.evaluate(other)
+
+
+def test_a_plan_may_keep_any_units() -> None:
+    problem = evaluator()
+    prefix = random_plan(problem, 0)
+    last = {name: tuple(range(w - len(prefix.keep[name]), w)) for name, w in prefix.dense.items()}
+    suffix = Plan(last, prefix.dense)
+    first, second = problem.evaluate(prefix), problem.evaluate(suffix)
+    assert first.costs == second.costs
+    assert first.quality != second.quality
+    expected = build(groups(), suffix).eval()
+    quality = DataQuality(network(), held_out(), precision="float32")
+    assert quality(expected) == second.quality
 
 
 def test_cost_shares_are_what_one_group_alone_can_save() -> None:
     problem = evaluator({"macs": 0.5, "tiles": Budget(tiles, "90%")})
-    shares = problem.cost_shares
-    assert shares.shape == (len(problem.decisions), 2)
-    widths = list(problem.max_widths)
-    widths[1] = problem.min_widths[1]
+    shares = CostModel(problem).shares
+    assert shares.shape == (len(problem.space), 2)
+    widths = list(problem.space.largest)
+    widths[1] = problem.space.smallest[1]
     dense = groups().macs()
     assert shares[1, 0] == pytest.approx((dense - groups().macs(widths)) / dense)
     assert ((shares >= 0) & (shares < 1)).all()
 
 
 def test_features_describe_every_decision_within_bounds() -> None:
-    problem = evaluator()
-    features = problem.features
-    assert features.shape == (len(problem.decisions), len(problem.feature_names))
-    assert features.dtype == np.float32
-    assert (np.abs(features) <= 1).all()
-    depth = features[:, problem.feature_names.index("depth")]
+    space = evaluator().space
+    assert space.features.shape == (len(space), len(FEATURES))
+    assert space.features.dtype == np.float32
+    assert (np.abs(space.features) <= 1).all()
+    depth = space.features[:, FEATURES.index("depth")]
     assert (depth[0], depth[-1]) == (-1, 1)
     assert (np.diff(depth) > 0).all()
 
 
 def test_restart_begins_an_empty_ledger_and_keeps_results() -> None:
     problem = evaluator()
-    widths = random_widths(problem, 0)
-    first = problem.evaluate(widths)
+    plan = random_plan(problem, 0)
+    first = problem.evaluate(plan)
     problem.restart()
-    assert problem.ledger == []
-    second = problem.evaluate(widths)
+    assert len(problem.ledger) == 0
+    second = problem.evaluate(plan)
     assert second == first
     assert problem.stats["replayed"] == 1
 
@@ -351,23 +385,23 @@ def test_create_scores_finalists_on_unseen_samples() -> None:
     config = EvaluatorConfig(images=50, rescore_images=60, precision="float32")
     problem = create(groups(), {"macs": 0.5}, data=Holdout(120), config=config)
     images, labels = held_out(120)
-    widths = random_widths(problem, 0)
+    plan = random_plan(problem, 0)
     seen, unseen = (
         DataQuality(
             network(), (images[part], labels[part]), kind=config.quality, precision="float32"
         )
         for part in (slice(50), slice(50, 110))
     )
-    assert problem.evaluate(widths).quality == seen(problem.candidate(widths))
-    assert problem.rescore(widths) == unseen(problem.candidate(widths))
+    assert problem.evaluate(plan).quality == seen(problem.candidate(plan))
+    assert problem.rescore(plan) == unseen(problem.candidate(plan))
 
 
 def test_create_uses_data_driven_importance_compensation_and_own_scores() -> None:
     config = EvaluatorConfig(compensation=("bn",), statistics="keep", calibration_images=64)
     problem = create(groups(), {"macs": 0.5}, data=Holdout(64), importance="taylor", config=config)
-    assert math.isfinite(problem.evaluate(problem.max_widths).quality)
+    assert math.isfinite(problem.evaluate(largest(problem)).quality)
     own = create(groups(), {"macs": 0.5}, score=lambda model: 1.5)
-    assert own.evaluate(own.min_widths).quality == 1.5
+    assert own.evaluate(smallest(own)).quality == 1.5
     with pytest.raises(DataError, match="candidates need a score"):
         create(groups(), {"macs": 0.5})
     with pytest.raises(ConfigError, match="images must be at least 1, got 0"):
@@ -379,10 +413,10 @@ def test_sensitivity_is_computed_when_asked_for_and_spends_no_evaluation() -> No
     problem = create(groups(), {"macs": 0.5}, data=Holdout(64), config=config)
     found = problem.sensitivity
     assert found is not None
-    assert [len(curve) for curve in found] == [g.width + 1 for g in problem.decisions]
+    assert [len(curve) for curve in found] == [g.width + 1 for g in problem.groups.prunable]
     assert all(curve[-1] == 0 and curve[1] > 0 for curve in found)
     assert problem.sensitivity is found
-    assert problem.ledger == []
+    assert len(problem.ledger) == 0
     plain = create(
         groups(), {"macs": 0.5}, data=Holdout(64), config=replace(config, compensation=())
     )

@@ -137,7 +137,7 @@ def test_a_users_score_sees_the_candidate_in_eval_mode() -> None:
         return 2.0
 
     problem = evaluator(quality=ScoreQuality(score))
-    assert problem.evaluate(problem.max_widths).quality == 2.0
+    assert problem.evaluate(problem.space.plan(problem.space.largest)).quality == 2.0
     assert seen == [False]
 
 

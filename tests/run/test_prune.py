@@ -200,7 +200,7 @@ def test_a_raising_budget_function_names_itself_and_keeps_finished_work(
         ({"evaluations": 0}, "evaluations must be at least 1"),
         ({"stages": ("train",)}, "stage 'train' is unknown"),
         ({"exports": ("coreml",)}, "export 'coreml' is unknown"),
-        ({"agent": "sarsa"}, "unknown agent 'sarsa'"),
+        ({"agent": "sarsa"}, "agent 'sarsa' is unknown"),
         ({"evaluator": {"image": 3}}, "image"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"finetune": "yes"}, "must be a FineTune"),

@@ -8,31 +8,19 @@ like MACs, the second a step function of tiles that has no formula.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from rlprune.budgets import Estimate
-from rlprune.problem import Evaluation
-
-
-@dataclass(frozen=True)
-class AnalyticGroup:
-    """One decision."""
-
-    name: str
-    width: int
-    min_width: int = 1
-    divisor: int = 1
-
-    @property
-    def max_width(self) -> int:
-        return self.width
-
-    def legal_widths(self) -> tuple[int, ...]:
-        return tuple(range(self.min_width, self.width + 1))
+from rlprune.plan import Plan
+from rlprune.problem import Evaluation, Ledger, SerialExecutor
+from rlprune.space import Space
+from rlprune.structure import Group
 
 
 @dataclass(frozen=True)
@@ -48,13 +36,6 @@ class AnalyticBudget:
 
     def violation(self, value: float) -> float:
         return value / self.limit - 1.0
-
-
-@dataclass(frozen=True)
-class AnalyticPlan:
-    """Widths only: there are no units to choose here."""
-
-    widths: dict[str, int]
 
 
 def chain_cost(widths: Sequence[int], areas: Sequence[float]) -> float:
@@ -78,7 +59,7 @@ class AnalyticProblem:
         tiles: limit of the tile cost relative to dense, or None for one budget only.
         ruggedness: amplitude of a deterministic disturbance of the log damage by the widths.
         seed: draws the sensitivities.
-        store: file that every evaluation's widths are appended to (to test replays).
+        store: file that every evaluation's plan is appended to (to test replays).
         predicts: whether the damage of every group is known before the search.
     """
 
@@ -89,15 +70,16 @@ class AnalyticProblem:
     seed: int = 0
     store: Path | None = None
     predicts: bool = False
-    ledger: list[Evaluation] = field(default_factory=list)
     calls: int = 0
 
     def __post_init__(self) -> None:
         n = self.decisions_count
         rng = np.random.default_rng(self.seed)
         dense = [16 * 2 ** (3 * i // n) for i in range(n)]
-        self.decisions = tuple(AnalyticGroup(f"conv{i}", w) for i, w in enumerate(dense))
-        self.legal = tuple(g.legal_widths() for g in self.decisions)
+        groups = [Group(f"conv{i}", "channels", w, True, "", 1, w) for i, w in enumerate(dense)]
+        scores = {group.name: -torch.arange(group.width).float() for group in groups}
+        self.space = Space(SimpleNamespace(prunable=tuple(groups), branches={}), scores)  # type: ignore[arg-type]
+        self.executor = SerialExecutor()
         self.areas = [4.0 ** -(3 * i // n) for i in range(n)]
         self._fragility = np.exp(rng.normal(-3.0, 1.0, n))
         self.power = rng.uniform(0.6, 1.6, n)
@@ -109,24 +91,18 @@ class AnalyticProblem:
             most = tile_cost(dense)
             budgets.append(AnalyticBudget("tiles", self.tiles * most, most, "", tile_cost))
         self.budgets = tuple(budgets)
-        self._cache: dict[tuple[int, ...], Evaluation] = {}
-        self._costs: dict[tuple[int, ...], dict[str, float]] = {}
-        self.cost_shares = np.array([self._shares(i) for i in range(n)])
-        self.features = np.array(
+        self.space.features = np.array(
             [[math.log2(w) / 4 - 1, a] for w, a in zip(dense, self.areas, strict=True)]
         )
-        self.feature_names = ("log_width", "area")
-
-    @property
-    def stats(self) -> dict[str, float]:
-        return {"unique": len(self.ledger), "cache_hits": self.calls - len(self.ledger)}
+        self.restart()
 
     @property
     def sensitivity(self) -> tuple[np.ndarray, ...] | None:
         if not self.predicts:
             return None
         curves = []
-        for group, s, p in zip(self.decisions, self._fragility, self.power, strict=True):
+        groups = self.space.groups.prunable
+        for group, s, p in zip(groups, self._fragility, self.power, strict=True):
             ratios = np.arange(1, group.width + 1) / group.width
             damage = s * (ratios**-p - 1.0)
             curves.append(np.concatenate([[2 * damage[0]], damage]))
@@ -135,52 +111,46 @@ class AnalyticProblem:
     def _chain(self, widths: Sequence[int]) -> float:
         return chain_cost(widths, self.areas)
 
-    def _shares(self, index: int) -> list[float]:
-        widths = [g.width for g in self.decisions]
-        widths[index] = self.decisions[index].min_width
-        costs = self.costs(widths)
-        return [1.0 - costs[b.name] / b.dense for b in self.budgets]
+    def costs(self, plan: Plan) -> dict[str, float]:
+        self.space.check(plan)
+        self.ledger.called(plan, {})
+        return {b.name: b.cost(list(plan.widths.values())) for b in self.budgets}
 
-    def costs(self, widths: Sequence[int]) -> dict[str, float]:
-        key = tuple(int(w) for w in widths)
-        if key not in self._costs:
-            self._costs[key] = {b.name: b.cost(key) for b in self.budgets}
-        return self._costs[key]
-
-    def violations(self, widths: Sequence[int]) -> dict[str, float]:
-        costs = self.costs(widths)
+    def violations(self, plan: Plan) -> dict[str, float]:
+        costs = self.costs(plan)
         return {b.name: costs[b.name] / b.limit - 1.0 for b in self.budgets}
 
-    def rescore(self, widths: Sequence[int]) -> float:
-        ratios = np.array(widths) / np.array([g.width for g in self.decisions])
+    def rescore(self, plan: Plan) -> float:
+        ratios = np.array(list(plan.ratios.values()))
         damage = float((self._fragility * (ratios**-self.power - 1.0)).sum())
-        angle = float(np.sin(np.array(widths) * 2.4 + 7 * self._phase).mean())
+        widths = np.array(list(plan.widths.values()))
+        angle = float(np.sin(widths * 2.4 + 7 * self._phase).mean())
         return -math.log1p(damage * (1.0 + self.ruggedness * angle))
 
-    def evaluate(self, widths: Sequence[int]) -> Evaluation:
-        key = tuple(int(w) for w in widths)
+    def rescore_many(self, plans: Sequence[Plan]) -> list[float]:
+        return [self.rescore(plan) for plan in plans]
+
+    def evaluate(self, plan: Plan) -> Evaluation:
         self.calls += 1
-        if key in self._cache:
-            return self._cache[key]
+        known = self.ledger.find(plan)
+        if known is not None:
+            return known.again()
         evaluation = Evaluation(
             index=len(self.ledger),
-            widths=key,
-            quality=self.rescore(key),
-            costs=dict(self.costs(key)),
-            violations=self.violations(key),
+            plan=plan,
+            quality=self.rescore(plan),
+            costs=dict(self.costs(plan)),
+            violations=self.violations(plan),
             seconds=0.0,
-            cached=False,
         )
-        self.ledger.append(evaluation)
-        self._cache[key] = evaluation
+        self.ledger.add(evaluation)
         if self.store is not None:
             with self.store.open("a") as file:
-                file.write(f"{key}\n")
+                file.write(f"{plan.digest}\n")
         return evaluation
 
-    def restart(self) -> None:
-        self.ledger = []
-        self._cache = {}
+    def stream(self, plans: Iterable[Plan]) -> Iterator[Evaluation]:
+        yield from map(self.evaluate, list(plans))
 
-    def plan(self, widths: Sequence[int]) -> AnalyticPlan:
-        return AnalyticPlan({g.name: w for g, w in zip(self.decisions, widths, strict=True)})
+    def restart(self) -> None:
+        self.ledger = Ledger(b.name for b in self.budgets if b.estimate is None)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import pytest
 from torch import nn
 
 from rlprune.budgets import Budget
 from rlprune.errors import BudgetError, ConfigError, InfeasibleBudgetError
 from rlprune.problem import DataQuality
-from rlprune.search import FrontPoint, create_agent, search_front
+from rlprune.search import FrontPoint, Session, create_agent, search_front
 from tests.problem.problems import evaluator, held_out, network, tiles
 
 LIMITS = {"macs": [0.5, 0.7, 0.3]}
@@ -48,10 +48,10 @@ def test_an_agent_meets_every_limit_and_no_plan_is_paid_twice(agent: str) -> Non
     assert [point.limit for point in points] == ["macs 70%", "macs 50%", "macs 30%"]
     spent = [len(point.result.ledger) for point in points]
     assert spent == [10, 5, 5] or (agent == "uniform" and max(spent) == 1)
-    widths = [e.widths for point in points for e in point.result.ledger]
-    assert len(set(widths)) == len(widths)
+    plans = [e.plan for point in points for e in point.result.ledger]
+    assert len(set(plans)) == len(plans)
     for point, share in zip(points, (0.7, 0.5, 0.3), strict=True):
-        made = problem.candidate(point.result.best.widths)
+        made = problem.candidate(point.result.best.plan)
         macs, tile = point.problem.budgets
         assert macs.limit == pytest.approx(share * macs.dense)
         for budget in (macs, tile):
@@ -79,8 +79,7 @@ def test_interrupted_anywhere_a_front_replays_to_the_same_result(tmp_path: Path)
         with contextlib.closing(problem):
             points = front(problem)
         found = [
-            (p.result.best.widths, p.result.score, [e.widths for e in p.result.ledger])
-            for p in points
+            (p.result.best.plan, p.result.score, [e.plan for e in p.result.ledger]) for p in points
         ]
         return found, quality.calls
 
@@ -131,17 +130,16 @@ def test_fronts_that_cannot_be_are_refused_before_anything_is_evaluated(
     problem = evaluator({"macs": 0.7})
     with pytest.raises(error, match=message):
         search_front(problem, limits, "uniform", progress=False, **options)
-    assert problem.ledger == []
+    assert len(problem.ledger) == 0
 
 
 def test_rewards_of_known_plans_are_relative_to_the_reference_of_the_limit() -> None:
     problem = evaluator({"macs": 0.7})
-    env = gym.make("rlprune_envs:KeepRatio-v0", problem=problem.at({"macs": "30%"}))
-    reward = env.get_wrapper_attr("reward")
-    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
-        reward(0.0)
-    _, info = env.reset()
-    uniform = info["reference"].quality
-    assert reward(uniform) == 0.0
-    assert reward(uniform / 2) == pytest.approx(0.5)
-    assert problem.ledger == [], "the ledger of another limit is another"
+    session = Session(problem.at({"macs": "30%"}), evaluations=5, seed=0, progress=False)
+    with pytest.raises(RuntimeError, match=r"call begin\(\) first"):
+        _ = session.reference
+    session.begin()
+    uniform = session.reference
+    assert uniform.reward(uniform) == 0.0
+    assert replace(uniform, quality=uniform.quality / 2).reward(uniform) == pytest.approx(0.5)
+    assert len(problem.ledger) == 0, "the ledger of another limit is another"

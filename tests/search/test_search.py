@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from rlprune.errors import CheckpointError, ConfigError
+from rlprune.plan import Plan
 from rlprune.search import AGENTS, Archive, create_agent, search
+from rlprune.space import Codec
 from tests.search.analytic_problem import AnalyticProblem
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "agent"
@@ -31,20 +33,20 @@ def test_every_agent_spends_exactly_its_evaluations_and_meets_every_budget(name:
     result = search(problem, small_agent(name), evaluations=31, seed=1, progress=False)
     spent = 1 if name == "uniform" else 31
     assert len(result.ledger) == len(problem.ledger) == spent
-    assert len({e.widths for e in result.ledger}) == spent
-    assert all(v <= 0 for v in problem.violations(result.best.widths).values())
-    assert result.score == problem.rescore(result.best.widths)
+    assert len({e.plan for e in result.ledger}) == spent
+    assert all(v <= 0 for v in problem.violations(result.best.plan).values())
+    assert result.score == problem.rescore(result.best.plan)
     assert result.score >= result.ledger[0].quality
     assert [row["evaluation"] for row in result.history] == list(range(1, spent + 1))
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))
 def test_same_seed_same_ledger_other_seed_another(name: str) -> None:
-    def ledger(seed: int) -> list[tuple[int, ...]]:
+    def ledger(seed: int) -> list[Plan]:
         result = search(
             AnalyticProblem(), small_agent(name), evaluations=25, seed=seed, progress=False
         )
-        return [e.widths for e in result.ledger]
+        return [e.plan for e in result.ledger]
 
     first = ledger(3)
     np.random.random(7)
@@ -73,13 +75,13 @@ def test_the_shipped_config_is_the_default_of_the_agent(name: str) -> None:
 
 
 def test_wrong_agents_and_options_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"unknown agent 'genetic'.*cem"):
+    with pytest.raises(ConfigError, match=r"agent 'genetic' is unknown.*cem"):
         create_agent("genetic")
     with pytest.raises(ConfigError, match=r"no option sample.*samples"):
         create_agent("cem", sample=3)
     with pytest.raises(ConfigError, match="elites must be between 1 and samples - 1, got 12"):
         create_agent("cem", elites=12)
-    with pytest.raises(ConfigError, match="wrong type"):
+    with pytest.raises(ConfigError, match="wrong option"):
         create_agent("cem", samples="many")
     with pytest.raises(ConfigError, match="evaluations must be at least 1"):
         search(AnalyticProblem(), "uniform", evaluations=0)
@@ -90,7 +92,8 @@ def test_the_archive_keeps_the_best_feasible_plans_in_order() -> None:
     rng = np.random.default_rng(0)
     archive = Archive(capacity=5)
     for _ in range(200):
-        archive.add(problem.evaluate([rng.integers(1, g.width + 1) for g in problem.decisions]))
+        choice = [int(rng.integers(1, size + 1)) for size in problem.space.sizes]
+        archive.add(problem.evaluate(problem.space.plan(choice)))
     feasible = sorted((e.quality for e in problem.ledger if e.feasible), reverse=True)
     assert [e.quality for e in archive] == feasible[:5]
     assert archive.best is not None
@@ -191,17 +194,11 @@ def test_a_search_leaves_the_global_generators_alone() -> None:
 def test_a_space_that_holds_few_plans_is_searched_to_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from rlprune_envs import ProblemHandle
-
     problem = AnalyticProblem(decisions_count=2)
-    handle = ProblemHandle.of(problem)
+    codec = Codec(problem)
     grid = np.linspace(-1.0, 1.0, 60)
-    reachable = {
-        handle.final_widths(handle.setting().ratios(np.array([a, b])), project=True)
-        for a in grid
-        for b in grid
-    }
+    reachable = {codec.plan(np.array([a, b])) for a in grid for b in grid}
     agent = {"name": "ppo_lagrangian", "proposals": 16, "warmup": 4}
     result = search(problem, agent, evaluations=1000, seed=0, progress=False)
-    assert {e.widths for e in result.ledger} >= reachable
+    assert {e.plan for e in result.ledger} >= reachable
     assert "lead to known plans" in caplog.text

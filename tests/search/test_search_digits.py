@@ -19,13 +19,11 @@ def test_every_agent_returns_a_digits_plan_within_two_budgets(name: str) -> None
     problem = evaluator({"macs": 0.4, "tiles": Budget(tiles, "60%")})
     agent = create_agent(name, **CHEAP.get(name, {}))
     result = search(problem, agent, evaluations=20, seed=0, progress=False)
-    network = problem.candidate(result.best.widths)
+    network = problem.candidate(result.best.plan)
     for budget in problem.budgets:
         assert budget.value(network, problem.groups.example_inputs) <= budget.limit
     assert len(result.ledger) == (1 if name == "uniform" else 20)
-    assert result.plan.widths == {
-        g.name: w for g, w in zip(problem.decisions, result.best.widths, strict=True)
-    }
+    assert result.plan == result.best.plan
 
 
 def test_a_killed_search_replays_to_the_same_ledger_without_scoring_anything_twice(
@@ -43,8 +41,8 @@ def test_a_killed_search_replays_to_the_same_ledger_without_scoring_anything_twi
     store.write_text("".join(lines[: len(lines) // 2]))
     again = run()
     assert len(store.read_text().splitlines()) == len(lines)
-    assert [e.widths for e in again.ledger] == [e.widths for e in whole.ledger]
-    assert again.best.widths == whole.best.widths
+    assert [e.plan for e in again.ledger] == [e.plan for e in whole.ledger]
+    assert again.best.plan == whole.best.plan
 
 
 def test_ppo_lagrangian_improves_on_the_uniform_digits_plan() -> None:

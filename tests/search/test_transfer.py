@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rlprune.errors import CheckpointError, ConfigError
+from rlprune.plan import Plan
 from rlprune.search import create_agent, search
 from rlprune.search.ppo_lagrangian.transfer import PolicyShape, adapt, along_depth, loosened
 from tests.search.analytic_problem import AnalyticProblem
@@ -74,11 +75,11 @@ def test_another_network_gets_the_shared_part_as_it_is_and_the_rest_along_depth(
 def test_a_search_starts_from_the_policy_of_a_run_and_says_so(
     trained: Path, tmp_path: Path
 ) -> None:
-    def first_plans(**options: object) -> list[tuple[int, ...]]:
+    def first_plans(**options: object) -> list[Plan]:
         agent = create_agent("ppo_lagrangian", **SMALL, **options)
         result = search(AnalyticProblem(limit=0.4), agent, 8, seed=5, progress=False)
         result.agent.save(tmp_path)
-        return [e.widths for e in result.ledger]
+        return [e.plan for e in result.ledger]
 
     cold = first_plans()
     assert create_agent("ppo_lagrangian").origin is None

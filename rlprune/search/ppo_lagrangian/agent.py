@@ -10,7 +10,7 @@ import torch
 
 from rlprune.errors import CheckpointError
 from rlprune.search.agent import Agent, saved_in
-from rlprune.search.isolation import isolated_randomness
+from rlprune.search.isolation import OwnRandomness
 from rlprune.search.ppo_lagrangian.algorithm import PPOLagrangian
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
@@ -37,13 +37,13 @@ class PPOLagrangianAgent(Agent):
         self._weights: dict[str, torch.Tensor] | None = None
 
     def options(self) -> dict[str, Any]:
-        """Environment options."""
+        """How plans are made of actions."""
         return {**super().options(), "project": self.config.project}
 
     def run(self, session: Session) -> None:
         """Trains until the session is done."""
-        with isolated_randomness():
-            session.env.reset()
+        self.start(session)
+        with OwnRandomness():
             if self.config.start is not None and self._weights is None:
                 self.load(self.config.start)
             self.model = self._build(session)
@@ -102,12 +102,13 @@ class PPOLagrangianAgent(Agent):
         """A new agent whose search starts from this one's policy and multipliers."""
         agent = super().heir()
         assert isinstance(agent, PPOLagrangianAgent)
+        agent.model = None
         agent._weights = None if self._weights is None else dict(self._weights)
         return agent
 
     def _build(self, session: Session) -> PPOLagrangian:
         c = self.config
-        env = ProposalVecEnv(session.env, c.proposals)
+        env = ProposalVecEnv(session.make_env().env, c.proposals)
         multipliers = [
             PIDMultiplier(c.kp, c.ki, c.kd, 0.0, c.max_multiplier) for _ in session.budgets
         ]
@@ -121,7 +122,7 @@ class PPOLagrangianAgent(Agent):
         def updated(violations: np.ndarray) -> None:
             if screen.stale:
                 model.policy.widen(_WIDEN)
-            limits = session.env.get_wrapper_attr("setting").limits
+            limits = session.codec.costs.limits
             for k, name in enumerate(session.budgets):
                 session.log(f"constraint/{name}/value", float((1 + violations[k]) * limits[k]))
                 session.log(f"constraint/{name}/limit", float(limits[k]))
@@ -131,14 +132,14 @@ class PPOLagrangianAgent(Agent):
             env,
             judge=screen,
             multipliers=multipliers,
-            horizon=session.decisions,
+            horizon=len(session.space),
             hidden=c.hidden,
             std=(self._first_std(session), c.min_std),
             seed=session.seed,
             on_update=updated,
             learning_rate=c.learning_rate,
             n_epochs=c.epochs,
-            batch_size=session.decisions * c.proposals,
+            batch_size=len(session.space) * c.proposals,
             clip_range=c.clip_range,
             ent_coef=c.entropy,
         )
@@ -149,7 +150,7 @@ class PPOLagrangianAgent(Agent):
     def _first_std(self, session: Session) -> float:
         if self.config.initial_std is not None:
             return self.config.initial_std
-        guided = session.env.get_wrapper_attr("setting").damage_roots is not None
+        guided = session.codec.damage_roots is not None
         return _GUIDED_STD if guided else _BLIND_STD
 
     def _warm_start(self, model: PPOLagrangian, session: Session) -> None:

@@ -21,24 +21,29 @@ class Forecaster:
     """
 
     def __init__(self, session: Session) -> None:
-        setting = session.env.get_wrapper_attr("setting")
-        self._dense = setting.dense
-        self._roots = setting.damage_roots
+        self._space = session.space
+        self._roots = session.codec.damage_roots
         if self._roots is not None:
-            anchor = self._coordinates(setting.anchor[None])
+            anchor = self._coordinates(session.codec.anchor[None])
             self._origin = max(float(np.square(anchor).sum()), 1e-12)
 
     def __call__(self, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates ``[P, n]`` and predicted rewards ``[P]`` of ``[P, n]`` keep ratios."""
+        """Coordinates ``[P, d]`` and predicted rewards ``[P]`` of ``[P, n]`` keep ratios."""
         if self._roots is None:
-            return np.log(ratios), np.zeros(len(ratios))
+            least = 0.5 / self._space.sizes
+            return np.log(np.maximum(ratios, least)), np.zeros(len(ratios))
         coordinates = self._coordinates(ratios)
         rewards = 1.0 - np.square(coordinates).sum(axis=1) / self._origin
         return coordinates, np.array([squash(reward) for reward in rewards])
 
+    @property
+    def dimensions(self) -> int:
+        """Number of coordinates d."""
+        return len(self._space) if self._roots is None else len(self._roots)
+
     def _coordinates(self, ratios: np.ndarray) -> np.ndarray:
         assert self._roots is not None
-        widths = ratios * self._dense
+        widths = self._space.stretched(ratios)
         columns = [
             np.interp(widths[:, g], np.arange(len(root)), root)
             for g, root in enumerate(self._roots)

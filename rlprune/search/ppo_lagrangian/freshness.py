@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from rlprune.plan import Plan
 from rlprune.search.session import Session
 
 _SPREADS = (0.05, 0.1, 0.2, 0.4, 0.8)
 _DRAWS = 64
 _LAST_DRAWS = 1024
-
-Widths = tuple[int, ...]
 
 
 class Freshness:
@@ -24,12 +23,12 @@ class Freshness:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._destination = session.env.get_wrapper_attr("destination")
+        self._destination = session.codec.likely
         self._rng = np.random.default_rng(session.seed + 2)
 
     def first(
         self, sequences: np.ndarray, orders: Iterable[Iterable[int]]
-    ) -> tuple[list[int], set[Widths]]:
+    ) -> tuple[list[int], set[Plan]]:
         """For each order the first sequence whose plan is new and not taken by an earlier order.
 
         Args:
@@ -40,9 +39,9 @@ class Freshness:
             Indices of the sequences, fewer than there are orders where nothing new is left, and
             the plans they lead to.
         """
-        plans: dict[int, Widths] = {}
+        plans: dict[int, Plan] = {}
         chosen: list[int] = []
-        taken: set[Widths] = set()
+        taken: set[Plan] = set()
         for order in orders:
             for index in order:
                 if index not in plans:
@@ -57,7 +56,7 @@ class Freshness:
         self,
         sequences: np.ndarray,
         count: int,
-        taken: set[Widths],
+        taken: set[Plan],
         score: Callable[[np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
         """Draws ever farther from the given sequences until new plans come up.

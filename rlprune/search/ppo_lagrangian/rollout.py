@@ -12,9 +12,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    from rlprune_envs import KeepRatioEnv
+
 
 class ProposalVecEnv(VecEnv):
-    """Drafts of KeepRatio-v0 episodes as a stable-baselines3 vector environment.
+    """Drafts of KeepRatio-v0's episodes as a stable-baselines3 vector environment.
 
     Steps before the last need no evaluation, so all episodes take them together as drafts. The
     last step is not taken here: whoever drives the episodes decides which whole action sequences
@@ -25,11 +27,11 @@ class ProposalVecEnv(VecEnv):
         count: number of episodes.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], count: int) -> None:
+    def __init__(self, env: KeepRatioEnv, count: int) -> None:
         self.env = env
         self.render_mode = None
         super().__init__(count, env.observation_space, env.action_space)
-        self._drafts = env.get_wrapper_attr("drafts")(count)
+        self._drafts = env.drafts(count)
         self._actions: np.ndarray = np.zeros(count)
 
     def reset(self) -> VecEnvObs:
@@ -52,12 +54,12 @@ class ProposalVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Attribute of the drafted environment, once per episode."""
-        value = self.env.get_wrapper_attr(attr_name) if self._has(attr_name) else None
+        value = getattr(self.env, attr_name, None)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Sets an attribute of the drafted environment."""
-        self.env.set_wrapper_attr(attr_name, value)
+        setattr(self.env, attr_name, value)
 
     def env_method(
         self,
@@ -67,7 +69,7 @@ class ProposalVecEnv(VecEnv):
         **method_kwargs: Any,
     ) -> list[Any]:
         """Calls a method of the drafted environment, once per episode."""
-        method = self.env.get_wrapper_attr(method_name)
+        method = getattr(self.env, method_name)
         return [method(*method_args, **method_kwargs) for _ in self._get_indices(indices)]
 
     def env_is_wrapped(
@@ -79,6 +81,3 @@ class ProposalVecEnv(VecEnv):
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """The environment draws nothing, so there is nothing to seed."""
         return [None for _ in range(self.num_envs)]
-
-    def _has(self, name: str) -> bool:
-        return name == "render_mode" or self.env.has_wrapper_attr(name)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rlprune.plan import Plan
+from rlprune.problem import Evaluation
 from rlprune.search.isolation import one_thread
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.forecast import Forecaster
@@ -47,15 +49,14 @@ class Screen:
     def __init__(self, config: PPOLagrangianConfig, session: Session) -> None:
         self._config = config
         self._session = session
-        self._surrogate = Surrogate(session.decisions)
         self._forecaster = Forecaster(session)
+        self._surrogate = Surrogate(self._forecaster.dimensions)
         self._generator = torch.Generator().manual_seed(session.seed + 1)
-        self._previews = session.env.get_wrapper_attr("previews")
-        self._setting = session.env.get_wrapper_attr("setting")
+        self._previews = session.codec.previews
         self._freshness = Freshness(session)
         self._round = 0
         self.stale = False
-        self._booked: set[tuple[int, ...]] = set()
+        self._booked: set[Plan] = set()
         self._learn_known()
 
     def __call__(self, sequences: np.ndarray) -> Verdict | None:
@@ -74,8 +75,8 @@ class Screen:
             count = min(c.episodes, self._session.remaining)
             orders = self._orders(ratios, count, trusted)
             chosen, taken = self._freshness.first(sequences, orders)
-            for index in chosen:
-                real[index], violations[index] = self._play(sequences[index])
+            for index, outcome in zip(chosen, self._play(sequences[chosen]), strict=True):
+                real[index], violations[index] = outcome
             self.stale = not chosen
             drawn = self._wander(sequences, count - len(chosen), taken, trusted)
             if not chosen and not drawn:
@@ -93,8 +94,7 @@ class Screen:
     def _learn_known(self) -> None:
         """Books plans of earlier searches: their quality holds here, their reward follows."""
         for known in self._session.known:
-            self._booked.add(known.widths)
-            self._learn(known.widths, squash(self._session.reward(known.quality)))
+            self._learn(known)
         if len(self._surrogate) >= _FEWEST:
             with one_thread():
                 self._surrogate.fit()
@@ -107,19 +107,30 @@ class Screen:
                 return np.zeros(len(ratios))
             return self._surrogate.predict(*self._forecaster(ratios))
 
-    def _learn(self, widths: tuple[int, ...], reward: float) -> None:
-        inputs, predicted = self._forecaster(np.array([widths]) / self._setting.dense)
-        self._surrogate.add(inputs[0], float(predicted[0]), reward)
+    def _learn(self, evaluation: Evaluation) -> float:
+        """Books a plan, once; returns its squashed reward."""
+        reward = squash(evaluation.reward(self._session.reference))
+        if evaluation.plan not in self._booked:
+            self._booked.add(evaluation.plan)
+            inputs, predicted = self._forecaster(self._session.space.ratios(evaluation.plan)[None])
+            self._surrogate.add(inputs[0], float(predicted[0]), reward)
+        return reward
 
-    def _play(self, sequence: np.ndarray) -> tuple[float, np.ndarray]:
-        """Spends an evaluation; returns the squashed reward and the violations ``[m]``."""
-        outcome = self._session.play(sequence)
-        reward = squash(outcome.reward)
-        widths = outcome.evaluation.widths
-        if widths not in self._booked:
-            self._booked.add(widths)
-            self._learn(widths, reward)
-        return reward, outcome.violations
+    def _play(self, sequences: np.ndarray) -> list[tuple[float, np.ndarray]]:
+        """Spends evaluations on ``[P, n]`` actions.
+
+        Returns:
+            Squashed reward of each, and the violations ``[m]`` of what it asked for.
+        """
+        session, problem = self._session, self._session.problem
+        found = []
+        plans = [session.codec.plan(sequence) for sequence in sequences]
+        for sequence, evaluation in zip(sequences, session.evaluate(plans), strict=True):
+            asked = session.space.choice(session.codec.ratios(sequence))
+            violations = problem.violations(session.space.plan(asked))
+            row = np.array([violations[name] for name in session.budgets])
+            found.append((self._learn(evaluation), row))
+        return found
 
     def _orders(self, ratios: np.ndarray, count: int, trusted: bool) -> list[Sequence[int]]:
         """For each of ``count`` evaluations the proposals, most wanted first."""
@@ -137,9 +148,7 @@ class Screen:
             orders.append(np.argsort(-(mean if slot < greedy else sample), kind="stable").tolist())
         return orders
 
-    def _wander(
-        self, sequences: np.ndarray, count: int, taken: set[tuple[int, ...]], trusted: bool
-    ) -> int:
+    def _wander(self, sequences: np.ndarray, count: int, taken: set[Plan], trusted: bool) -> int:
         """Evaluates up to ``count`` new plans around the proposals; returns how many."""
 
         def wanted(drawn: np.ndarray) -> np.ndarray:
@@ -148,6 +157,6 @@ class Screen:
             return self._surrogate.predict(*self._forecaster(self._previews(drawn).ratios))
 
         found = self._freshness.wander(sequences, count, taken, wanted) if count else []
-        for sequence in found:
-            self._play(sequence)
+        if found:
+            self._play(np.array(found))
         return len(found)

@@ -1,4 +1,4 @@
-"""What action sequences would be evaluated as, without paying for an evaluation."""
+"""What ratios would be evaluated as, without paying for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from rlprune.problem import Problem
-    from rlprune_envs.setting import Setting
+    from rlprune.space.costs import CostModel
+    from rlprune.space.space import Space
 
 _STEPS = 8
 _TOLERANCE = 0.003
@@ -17,11 +17,11 @@ _TOLERANCE = 0.003
 
 @dataclass(frozen=True)
 class Previews:
-    """Cheap forecasts of P action sequences.
+    """Cheap forecasts of P wishes.
 
     Attributes:
-        ratios: ``[P, n]`` keep ratios that would be evaluated, projected onto the budgets when the
-            environment projects.
+        ratios: ``[P, n]`` keep ratios that would be evaluated, projected onto the budgets where
+            they will be.
         violations: ``[P, m]`` estimated ``cost / limit - 1`` of what was asked for, before any
             projection.
     """
@@ -30,39 +30,27 @@ class Previews:
     violations: np.ndarray
 
 
-def relative_costs(problem: Problem, setting: Setting, ratios: np.ndarray) -> np.ndarray:
-    """Estimates ``cost / limit`` ``[P, m]`` for ``[P, n]`` ratios; exact where there is a formula.
+def forecast(space: Space, costs: CostModel, ratios: np.ndarray, *, project: bool) -> Previews:
+    """Forecasts the outcome of ``[P, n]`` keep ratios.
 
-    Never calls a budget's black-box function.
+    The projection is the common scale factor found on the cost model, without the last greedy
+    steps and without dropping branches, so ratios are right to about a percent.
     """
-    formulas = [budget.estimate for budget in problem.budgets]
-    widths = setting.legal(ratios)
-    if None in formulas:
-        estimated = setting.relative_costs(ratios)
-    else:
-        estimated = np.empty((len(ratios), len(formulas)))
-    for k, formula in enumerate(formulas):
-        if formula is not None:
-            estimated[:, k] = formula.many(widths) / problem.budgets[k].limit
-    return estimated
-
-
-def forecast(problem: Problem, setting: Setting, ratios: np.ndarray, *, project: bool) -> Previews:
-    """Forecasts the outcome of ``[P, n]`` raw keep ratios.
-
-    The projection is the evaluator's common scale factor found on the estimates, without its last
-    greedy step, so ratios are right to about a percent.
-    """
-    raw = relative_costs(problem, setting, ratios)
+    raw = costs(ratios)
     if not project:
         return Previews(ratios=ratios, violations=raw - 1.0)
-    scales = _common_scales(problem, setting, ratios, raw.max(axis=1))
-    scaled = np.clip(ratios * scales[:, None], setting.lowest, setting.highest)
-    return Previews(ratios=scaled, violations=raw - 1.0)
+    scales = _common_scales(space, costs, ratios, raw.max(axis=1))
+    return Previews(ratios=_scaled(space, ratios, scales), violations=raw - 1.0)
+
+
+def _scaled(space: Space, ratios: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """``[P, n]`` ratios times ``[P]`` factors within the legal range; branches as they are."""
+    scaled = np.clip(ratios * scales[:, None], space.lowest, space.highest)
+    return np.where(space.branches, ratios, scaled) if space.depth else scaled
 
 
 def _common_scales(
-    problem: Problem, setting: Setting, ratios: np.ndarray, peaks: np.ndarray
+    space: Space, costs: CostModel, ratios: np.ndarray, peaks: np.ndarray
 ) -> np.ndarray:
     """Factor on all ratios of each row that brings its tightest budget to the limit, ``[P]``.
 
@@ -71,14 +59,14 @@ def _common_scales(
     """
 
     def excess(rows: np.ndarray, log_scales: np.ndarray) -> np.ndarray:
-        scaled = np.clip(rows * np.exp(log_scales)[:, None], setting.lowest, setting.highest)
-        peak = relative_costs(problem, setting, scaled).max(axis=1)
+        peak = costs(_scaled(space, rows, np.exp(log_scales))).max(axis=1)
         return np.asarray(np.log(np.maximum(peak, 1e-9)))
 
     at_zero = np.log(np.maximum(peaks, 1e-9))
     upward = at_zero <= 0
-    top = np.log((setting.highest / ratios).max(axis=1))
-    bottom = np.log((setting.lowest / ratios).min(axis=1))
+    free = ~space.branches
+    top = np.log((space.highest[free] / ratios[:, free]).max(axis=1))
+    bottom = np.log((space.lowest[free] / ratios[:, free]).min(axis=1))
     found = np.where(upward, top, bottom)
     beyond = excess(ratios, found)
     rows = np.flatnonzero((beyond <= 0) != upward)

@@ -1,4 +1,4 @@
-"""Widths that do the least predicted damage within the budgets."""
+"""The choice that does the least predicted damage within the budgets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def allocate(
     legal: Sequence[Sequence[int]],
     relative_costs: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[int, ...]:
-    """Shrinks the group that pays least per cost saved, until every budget is met.
+    """Shrinks the decision that pays least per cost saved, until every budget is met.
 
     Greedy on the convex hulls of the curves, which is the Lagrangian solution of the separable
     problem up to its last step (Shoham and Gersho, IEEE TASSP 1988). Costs are those of the whole
@@ -22,22 +22,22 @@ def allocate(
     weighed by how far each is still exceeded. Of equal prices the largest saving wins.
 
     Args:
-        curves: per group the predicted damage by kept units, ``[width + 1]`` (see
+        curves: per decision the predicted damage by value, ``[size + 1]`` (see
             :func:`rlprune.sensitivity.sensitivity`).
-        legal: per group its legal widths, ascending.
-        relative_costs: ``[P, n]`` widths -> ``[P, m]`` cost / limit; free to call.
+        legal: per decision its legal values, ascending.
+        relative_costs: ``[P, n]`` values -> ``[P, m]`` cost / limit; free to call.
 
     Returns:
-        Legal widths. Where no plan meets the budgets they are the smallest there are.
+        Legal values. Where no plan meets the budgets they are the smallest there are.
     """
-    hulls = [_hull(curve, widths) for curve, widths in zip(curves, legal, strict=True)]
-    steps = [max(1, len(widths) // _STEPS) for widths in legal]
-    places = [len(widths) - 1 for widths in legal]
+    hulls = [_hull(curve, values) for curve, values in zip(curves, legal, strict=True)]
+    steps = [max(1, len(values) // _STEPS) for values in legal]
+    places = [len(values) - 1 for values in legal]
     while True:
-        now = np.array([widths[place] for widths, place in zip(legal, places, strict=True)])
+        now = np.array([values[place] for values, place in zip(legal, places, strict=True)])
         movable = [g for g, place in enumerate(places) if place > 0]
         if not movable:
-            return tuple(int(width) for width in now)
+            return tuple(int(value) for value in now)
         lower = {g: max(places[g] - steps[g], 0) for g in movable}
         rows = np.tile(now, (len(movable) + 1, 1))
         for row, g in enumerate(movable, start=1):
@@ -45,7 +45,7 @@ def allocate(
         costs = relative_costs(rows)
         excess = np.maximum(costs[0] - 1.0, 0.0)
         if not excess.any():
-            return tuple(int(width) for width in now)
+            return tuple(int(value) for value in now)
         saved = (costs[0] - costs[1:]) @ (excess / excess.sum())
         paid = np.array([hulls[g][lower[g]] - hulls[g][places[g]] for g in movable])
         price = np.where(saved > 1e-12, paid / np.maximum(saved, 1e-12), np.inf)
@@ -54,7 +54,7 @@ def allocate(
 
 
 def _hull(curve: np.ndarray, legal: Sequence[int]) -> np.ndarray:
-    """The largest convex function below a curve, at the legal widths."""
+    """The largest convex function below a curve, at the legal values."""
     x, y = np.asarray(legal, dtype=np.float64), np.asarray(curve)[list(legal)]
     corners: list[int] = []
     for at in range(len(x)):

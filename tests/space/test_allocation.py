@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rlprune.problem import allocate
+from rlprune.space import allocate
 
 LEGAL = [tuple(range(1, 7)), (2, 4, 6, 8), tuple(range(0, 6))]
 

@@ -1,0 +1,35 @@
+"""What an executor is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from rlprune.problem.workbench import Answer, Request, Workbench
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Measures plans, in this process or elsewhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many plans are measured at the same time."""
+
+    def answer(self, bench: Workbench, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Measure some plans.
+
+        Args:
+            bench: measures one plan in this process; the same object in every call of a problem.
+            requests: what is asked.
+
+        Yields:
+            The answers in the order of the requests, as they come.
+
+        Raises:
+            RlpruneError: what measuring a plan raised, at the place of its answer.
+        """
+
+    def close(self) -> None:
+        """Let go of everything held for the benches; the next call starts anew."""

@@ -1,0 +1,103 @@
+"""One thing that a search chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rlprune.errors import ConfigError
+from rlprune.space.nearest import nearest
+from rlprune.structure.limits import matches
+
+if TYPE_CHECKING:
+    from rlprune.structure import Group, Groups
+
+Kind = Literal["width", "tie", "branch"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The width of a group, of several groups tied to one ratio, or whether a branch stays.
+
+    Attributes:
+        name: the group's, the tie's glob, or the branch's.
+        kind: ``width``, ``tie`` or ``branch``.
+        size: the value at which nothing is removed: the dense width (of the tied group with the
+            most legal widths), 1 for a branch.
+        legal: its legal values, ascending: widths, or (0, 1) for a branch, 0 dropping it.
+        columns: numbers of the prunable groups that it decides about, in execution order.
+        widths: for every legal value the kept units of these groups; a branch that stays leaves
+            them to the other decisions.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    legal: tuple[int, ...]
+    columns: tuple[int, ...]
+    widths: tuple[tuple[int, ...], ...]
+
+
+def decisions(groups: Groups, tie: Sequence[str], depth: bool) -> tuple[Decision, ...]:
+    """All decisions of a network, in execution order; a branch comes before what lies inside.
+
+    Args:
+        groups: the network's groups.
+        tie: globs; the groups that one of them matches share one ratio.
+        depth: whether branches are decided on.
+
+    Raises:
+        ConfigError: a glob matches no prunable group, or two match the same.
+    """
+    prunable = groups.prunable
+    column = {group.name: at for at, group in enumerate(prunable)}
+    tied = _tied(prunable, tie)
+    found: list[Decision] = []
+    for at, group in enumerate(prunable):
+        if group.name not in tied:
+            legal = group.legal_widths()
+            each = tuple((width,) for width in legal)
+            found.append(Decision(group.name, "width", group.width, legal, (at,), each))
+    for glob in dict.fromkeys(tied.values()):
+        members = [group for group in prunable if tied.get(group.name) == glob]
+        found.append(_tie(glob, members, [column[group.name] for group in members]))
+    if depth:
+        for branch in groups.branches.values():
+            inside = tuple(sorted(column[name] for name in branch.groups))
+            empty = (0,) * len(inside)
+            full = tuple(prunable[at].width for at in inside)
+            found.append(Decision(branch.name, "branch", 1, (0, 1), inside, (empty, full)))
+    return tuple(sorted(found, key=lambda d: (d.columns[0], d.kind != "branch")))
+
+
+def _tied(prunable: Sequence[Group], tie: Sequence[str]) -> dict[str, str]:
+    """Group name -> the glob that ties it."""
+    found: dict[str, str] = {}
+    for glob in [tie] if isinstance(tie, str) else tie:
+        hit = [group.name for group in prunable if matches([group.name], glob)]
+        if not hit:
+            names = ", ".join(group.name for group in prunable[:12])
+            raise ConfigError(f"tie: the glob {glob!r} matches no prunable group; they are {names}")
+        for name in hit:
+            if name in found and found[name] != glob:
+                raise ConfigError(
+                    f"tie: {name!r} is matched by {found[name]!r} and by {glob!r}; tie it once"
+                )
+            found[name] = glob
+    return found
+
+
+def _tie(glob: str, members: Sequence[Group], columns: Sequence[int]) -> Decision:
+    """Several groups at one ratio: that of the group with the most legal widths."""
+    finest = max(members, key=lambda group: len(group.legal_widths()))
+    legal = finest.legal_widths()
+    choices = [group.legal_widths() for group in members]
+    widths = tuple(
+        tuple(
+            nearest(own, value / finest.width * group.width)
+            for own, group in zip(choices, members, strict=True)
+        )
+        for value in legal
+    )
+    return Decision(glob, "tie", finest.width, legal, tuple(columns), widths)
