@@ -9,6 +9,7 @@ COMMANDS = {
     "report": "rlprune.cli.commands:report",
     "discover": "rlprune.cli.commands:discover",
     "bench": "rlprune.bench:main",
+    "vocab": "rlprune.cli.vocab:vocab",
     "zoo": "rlprune.zoo.__main__:main",
 }
 """Commands beside a run, and where they live (imported when asked for)."""

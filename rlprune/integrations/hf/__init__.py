@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from rlprune.integrations.hf.expression import Expression, express, follow
     from rlprune.integrations.hf.loading import load
     from rlprune.integrations.hf.saving import save
+    from rlprune.integrations.hf.vocabulary import trim_vocabulary
 
-__all__ = ["Expression", "express", "follow", "load", "save"]
+__all__ = ["Expression", "express", "follow", "load", "save", "trim_vocabulary"]
 
 _HOMES = {
     "Expression": "expression",
@@ -21,6 +22,7 @@ _HOMES = {
     "follow": "expression",
     "load": "loading",
     "save": "saving",
+    "trim_vocabulary": "vocabulary",
 }
 
 
