@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlprune.bench.setting import Setting
+from rlprune.bench.workbench import Workbench
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction import build
 from rlprune.errors import ConfigError
+from rlprune.files import plain, read_json, write_json, write_text
 from rlprune.plan import Plan
 from rlprune.problem import Problem
-from rlprune.run.folder import plain, read_json, write_json, write_text
-from rlprune.run.verify import measure
+from rlprune.run import values_of
 from rlprune.search import SearchResult, resolve_agent, search
 
 _PARTS = ("build", "compensate", "forward", "cost")
@@ -40,12 +40,12 @@ class Cell:
         """Name of the cell's JSON file."""
         return f"{self.label}-{self.evaluations}-{self.seed}.json"
 
-    def finished(self, setting: Setting) -> dict[str, Any] | None:
+    def finished(self, bench: Workbench) -> dict[str, Any] | None:
         """The cell's result, if it is there and was made for this problem with these options."""
-        content = read_json(setting.folder / "cells" / self.file)
+        content = read_json(bench.folder / "cells" / self.file)
         if not isinstance(content, dict) or content.get("agent") != plain(self.agent):
             return None
-        return content if content.get("identity") == setting.identity else None
+        return content if content.get("identity") == bench.identity else None
 
 
 def planned(options: Mapping[str, Any]) -> list[Cell]:
@@ -79,7 +79,7 @@ def planned(options: Mapping[str, Any]) -> list[Cell]:
     return uniform + cells
 
 
-def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
+def run_cell(cell: Cell, bench: Workbench, problem: Problem) -> dict[str, Any]:
     """Search, and write the cell's file.
 
     Evaluations that other cells made are taken from the common store. They count in this cell's
@@ -87,7 +87,7 @@ def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
 
     Args:
         cell: The cell.
-        setting: The problem.
+        bench: The problem.
         problem: Its evaluator.
 
     Returns:
@@ -104,13 +104,13 @@ def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
         "agent": cell.agent,
         "evaluations": cell.evaluations,
         "seed": cell.seed,
-        "identity": setting.identity,
+        "identity": bench.identity,
         "unique": len(found.ledger),
         "feasible": sum(evaluation.feasible for evaluation in found.ledger),
         "quality": found.score,
         "search_quality": found.best.quality,
         "curve": best_so_far(found),
-        **outcome(setting, found.plan, problem.budgets),
+        **outcome(bench, found.plan, problem.budgets),
         "seconds": {
             "total": ledger + overhead,
             "evaluations": ledger,
@@ -123,14 +123,14 @@ def run_cell(cell: Cell, setting: Setting, problem: Problem) -> dict[str, Any]:
         "call_seconds": problem.stats["call_seconds"],
     }
     content = plain(content)
-    write_json(setting.folder / "cells" / cell.file, content)
+    write_json(bench.folder / "cells" / cell.file, content)
     return content
 
 
-def outcome(setting: Setting, plan: Plan, budgets: Sequence[ResolvedBudget]) -> dict[str, Any]:
+def outcome(bench: Workbench, plan: Plan, budgets: Sequence[ResolvedBudget]) -> dict[str, Any]:
     """A plan and what its compacted network costs; the plan itself goes to ``plans/``."""
-    write_text(setting.folder / "plans" / f"{plan.digest[:16]}.json", plan.to_json() + "\n")
-    values = measure(budgets, build(setting.job.groups, plan), setting.job.example_inputs)
+    write_text(bench.folder / "plans" / f"{plan.digest[:16]}.json", plan.to_json() + "\n")
+    values = values_of(budgets, build(bench.job.groups, plan), bench.job.example_inputs)
     return {"plan": plan.digest[:16], "widths": plan.widths, "budgets": adherence(budgets, values)}
 
 

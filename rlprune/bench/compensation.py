@@ -26,12 +26,12 @@ from rlprune.data import Data
 from rlprune.data import load as load_data
 from rlprune.data.folder import decode, scan
 from rlprune.errors import RlpruneError
+from rlprune.files import read_json, write_json, write_text
 from rlprune.identity import describe, digest
 from rlprune.models import create, load_checkpoint
 from rlprune.plan import Plan
 from rlprune.progress import track
 from rlprune.report import markdown
-from rlprune.run.folder import read_json, write_json, write_text
 from rlprune.training import Pretrain, evaluate, pretrain
 
 logger = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from rlprune.bench.masking import MaskedDense
-from rlprune.bench.setting import Setting, environment, open_setting
+from rlprune.bench.workbench import Workbench, environment, open_workbench
 from rlprune.compaction import Workspace
+from rlprune.files import write_json, write_text
 from rlprune.plan import Plan
 from rlprune.problem import DataQuality, Problem, qualities
 from rlprune.progress import track
 from rlprune.report import markdown
-from rlprune.run.folder import write_json, write_text
 from rlprune.search import search
 from rlprune.space import project
 
@@ -46,24 +46,24 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     Raises:
         RlpruneError: A setting is wrong.
     """
-    setting = open_setting(config)
-    options = setting.options
-    problem = setting.evaluator()
-    plans = random_plans(problem, int(options["plans"]) + 2, seed=setting.job.seed)
-    ways = _ways(setting, problem)
+    bench = open_workbench(config)
+    options = bench.options
+    problem = bench.evaluator()
+    plans = random_plans(problem, int(options["plans"]) + 2, seed=bench.job.spec.seed)
+    ways = _ways(bench, problem)
     times = interleaved(ways, plans, seconds=float(options["seconds"]))
     report = {
-        "problem": setting.name,
-        "images": _images(setting),
+        "problem": bench.name,
+        "images": _images(bench),
         "ways": {name: _summary(values) for name, values in times.items()},
         "search_way": next(iter(ways)),
         "difference": _difference(ways[PLAIN], ways[MASKED], plans[:2]),
-        "search": time_search(setting, options["agent"], int(options["evaluations"])),
+        "search": time_search(bench, options["agent"], int(options["evaluations"])),
         "environment": environment(),
     }
-    write_json(setting.folder / "evaluation.json", report)
-    write_text(setting.folder / "evaluation.md", _markdown(report))
-    return [setting.folder / "evaluation.md", setting.folder / "evaluation.json"]
+    write_json(bench.folder / "evaluation.json", report)
+    write_text(bench.folder / "evaluation.md", _markdown(report))
+    return [bench.folder / "evaluation.md", bench.folder / "evaluation.json"]
 
 
 def random_plans(problem: Problem, count: int, seed: int) -> list[Plan]:
@@ -106,11 +106,11 @@ def _timed(way: Way, plan: Plan) -> float:
     return time.perf_counter() - started
 
 
-def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any]:
+def time_search(bench: Workbench, agent: Any, evaluations: int) -> dict[str, Any]:
     """A whole search: evaluations per second and the share of every part.
 
     Args:
-        setting: The problem.
+        bench: The problem.
         agent: The agent.
         evaluations: Unique evaluations.
 
@@ -119,7 +119,7 @@ def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any
         for. Left out are the preparation of the compensation, once per search and given apart,
         with the uniform plan that pays for it, and the re-scoring of finalists.
     """
-    problem = setting.evaluator(rescore_images=setting.job.evaluator.images)
+    problem = bench.evaluator(rescore_images=bench.job.spec.evaluator.images)
     search(problem, agent, 1)
     before = dict(problem.stats["seconds"])
     found = search(problem, agent, evaluations + 1)
@@ -144,27 +144,27 @@ def time_search(setting: Setting, agent: Any, evaluations: int) -> dict[str, Any
     }
 
 
-def _images(setting: Setting) -> dict[str, int]:
+def _images(bench: Workbench) -> dict[str, int]:
     """Images that candidates are scored on, ours and the AMC way."""
-    size = setting.data.holdout_size
+    size = bench.data.holdout_size
     return {
-        "searched": min(setting.job.evaluator.images, -(-size // 2)),
-        "published": min(int(setting.options["amc_images"]), size),
+        "searched": min(bench.job.spec.evaluator.images, -(-size // 2)),
+        "published": min(int(bench.options["amc_images"]), size),
     }
 
 
-def _ways(setting: Setting, problem: Problem) -> dict[str, Way]:
+def _ways(bench: Workbench, problem: Problem) -> dict[str, Way]:
     """The ways by name; the first is what a search does."""
-    job = setting.job
+    job = bench.job
     masked, workspace = MaskedDense(job.groups), Workspace(job.groups)
-    same, _ = qualities(job.dense, setting.data, None, job.evaluator, job.calibration)
-    count = _images(setting)["published"]
-    images, labels = setting.data.holdout
+    same, _ = qualities(job.dense, bench.data, None, job.spec.evaluator, job.calibration)
+    count = _images(bench)["published"]
+    images, labels = bench.data.holdout
     accuracy = DataQuality(
         job.dense,
         (images[:count], labels[:count]),
         kind="accuracy",
-        batch_size=job.evaluator.batch_size,
+        batch_size=job.spec.evaluator.batch_size,
         statistics="keep",
         precision="float32",
         channels_last=False,
@@ -183,7 +183,7 @@ def _ways(setting: Setting, problem: Problem) -> dict[str, Way]:
     }
     methods = [
         method if isinstance(method, str) else type(method).__name__
-        for method in job.evaluator.compensation
+        for method in job.spec.evaluator.compensation
     ]
     if methods:
         ways = {f"{PLAIN}, with {' and '.join(methods)}": searched, **ways}

@@ -12,14 +12,14 @@ from typing import Any
 
 from rlprune.bench.plans import diverse
 from rlprune.bench.scoring import Scorer
-from rlprune.bench.setting import Setting, environment, open_setting
 from rlprune.bench.tables import COLORS, figure, save, spearman, spearman_interval
 from rlprune.bench.tuning import ShortEpochs
+from rlprune.bench.workbench import Workbench, environment, open_workbench
 from rlprune.errors import CheckpointError
+from rlprune.files import plain, read_json, write_json, write_text
 from rlprune.plan import Plan
 from rlprune.problem import Problem
 from rlprune.report import markdown
-from rlprune.run.folder import plain, read_json, write_json, write_text
 from rlprune.training import finetune
 
 log = logging.getLogger(__name__)
@@ -43,18 +43,16 @@ def run(config: Mapping[str, Any]) -> list[Path]:
         CheckpointError: The folder holds a study with other settings.
         RlpruneError: A setting is wrong.
     """
-    setting = open_setting(config)
-    scorer = Scorer(setting)
-    _same_study(setting)
-    problem = setting.evaluator("evaluations.jsonl")
+    bench = open_workbench(config)
+    scorer = Scorer(bench)
+    _same_study(bench)
+    problem = bench.evaluator("evaluations.jsonl")
     try:
-        plans = _plans(setting, problem)
-        studied = [
-            _study(setting, scorer, problem, at, len(plans), p) for at, p in enumerate(plans)
-        ]
+        plans = _plans(bench, problem)
+        studied = [_study(bench, scorer, problem, at, len(plans), p) for at, p in enumerate(plans)]
     finally:
         problem.close()
-    return _report(setting, studied, scorer.prepare_seconds)
+    return _report(bench, studied, scorer.prepare_seconds)
 
 
 def correlate(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -86,14 +84,14 @@ def correlate(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["rho"] if row["rho"] == row["rho"] else 2.0)
 
 
-def _plans(setting: Setting, problem: Problem) -> list[dict[str, Any]]:
+def _plans(bench: Workbench, problem: Problem) -> list[dict[str, Any]]:
     """The plans of the study, chosen once."""
-    path = setting.folder / "plans.json"
+    path = bench.folder / "plans.json"
     known = read_json(path)
     if known is None:
-        options = setting.options
+        options = bench.options
         found = diverse(
-            problem, int(options["plans"]), int(options["good_evaluations"]), setting.job.seed
+            problem, int(options["plans"]), int(options["good_evaluations"]), bench.job.spec.seed
         )
         known = [{"kind": kind, "plan": plan.to_json()} for kind, plan in found]
         write_json(path, known)
@@ -101,7 +99,7 @@ def _plans(setting: Setting, problem: Problem) -> list[dict[str, Any]]:
 
 
 def _study(
-    setting: Setting,
+    bench: Workbench,
     scorer: Scorer,
     problem: Problem,
     number: int,
@@ -110,17 +108,17 @@ def _study(
 ) -> dict[str, Any]:
     """Scores and accuracies of one plan, from disk or computed."""
     made = Plan.from_json(plan["plan"])
-    scores = read_json(setting.folder / "scores" / f"{number}.json")
+    scores = read_json(bench.folder / "scores" / f"{number}.json")
     if scores is None:
         scores = scorer.score(made)
-        write_json(setting.folder / "scores" / f"{number}.json", scores)
+        write_json(bench.folder / "scores" / f"{number}.json", scores)
     accuracies: list[float] = []
     started = time.perf_counter()
-    for seed in range(int(setting.options["repeats"])):
-        path = setting.folder / "accuracies" / f"{number}-{seed}.json"
+    for seed in range(int(bench.options["repeats"])):
+        path = bench.folder / "accuracies" / f"{number}-{seed}.json"
         known = read_json(path)
         if known is None:
-            known = {"accuracy": _accuracy(setting, scorer, made, seed)}
+            known = {"accuracy": _accuracy(bench, scorer, made, seed)}
             write_json(path, known)
         accuracies.append(known["accuracy"])
     log.info(
@@ -131,18 +129,18 @@ def _study(
     return {**plan, "costs": costs, "scores": scores, "accuracies": accuracies}
 
 
-def _accuracy(setting: Setting, scorer: Scorer, plan: Any, seed: int) -> float:
+def _accuracy(bench: Workbench, scorer: Scorer, plan: Any, seed: int) -> float:
     """Accuracy on held-out samples no score has used, in the best epoch of the fine-tuning."""
-    job, options = setting.job, setting.options
-    recipe = replace(setting.recipe, epochs=int(options["finetune_epochs"]))
-    data = ShortEpochs(setting.data, options["finetune_images"], held=scorer.unseen)
+    job, options = bench.job, bench.options
+    recipe = replace(bench.recipe, epochs=int(options["finetune_epochs"]))
+    data = ShortEpochs(bench.data, options["finetune_images"], held=scorer.unseen)
     result = finetune(job.compacted(plan), job.dense, data, recipe, seed=seed, device=job.device)
     return result.holdout_accuracy
 
 
-def _same_study(setting: Setting) -> None:
+def _same_study(bench: Workbench) -> None:
     """A folder holds one study; settings that change results must not change between starts."""
-    job, options = setting.job, dict(setting.options)
+    job, options = bench.job, dict(bench.options)
     for free in ("out", "repeats"):
         options.pop(free)
     asked = plain(
@@ -152,7 +150,7 @@ def _same_study(setting: Setting) -> None:
             "recipe": job.settings["finetune"],
         }
     )
-    path = setting.folder / "study.json"
+    path = bench.folder / "study.json"
     known = read_json(path)
     if known is None:
         write_json(path, asked)
@@ -160,21 +158,21 @@ def _same_study(setting: Setting) -> None:
     changed = [key for key in asked if known.get(key) != asked[key]]
     if changed:
         raise CheckpointError(
-            f"{setting.folder} holds a study with other settings ({', '.join(changed)}); choose "
+            f"{bench.folder} holds a study with other settings ({', '.join(changed)}); choose "
             "another bench.out, or delete it"
         )
 
 
 def _report(
-    setting: Setting, plans: Sequence[Mapping[str, Any]], prepare: Mapping[str, float]
+    bench: Workbench, plans: Sequence[Mapping[str, Any]], prepare: Mapping[str, float]
 ) -> list[Path]:
     rows = correlate(plans)
     ceiling = None
     if len(plans[0]["accuracies"]) > 1:
         ceiling = spearman(*([plan["accuracies"][at] for plan in plans] for at in (0, 1)))
-    folder = setting.folder
+    folder = bench.folder
     report = {
-        "problem": setting.name,
+        "problem": bench.name,
         "rows": rows,
         "ceiling": ceiling,
         "prepare_seconds": dict(prepare),
@@ -182,15 +180,15 @@ def _report(
         "environment": environment(),
     }
     write_json(folder / "fidelity.json", report)
-    write_text(folder / "fidelity.md", _markdown(setting, report))
+    write_text(folder / "fidelity.md", _markdown(bench, report))
     save(_picture(rows, plans), folder / "fidelity.png")
     return [folder / f"fidelity.{kind}" for kind in ("md", "json", "png")]
 
 
-def _markdown(setting: Setting, report: Mapping[str, Any]) -> str:
-    options, plans = setting.options, report["plans"]
+def _markdown(bench: Workbench, report: Mapping[str, Any]) -> str:
+    options, plans = bench.options, report["plans"]
     accuracies = [statistics.fmean(plan["accuracies"]) for plan in plans]
-    images = options["finetune_images"] or setting.data.train_size
+    images = options["finetune_images"] or bench.data.train_size
     head = ("score", "compensation", "statistics", "images", "rho", "90 % interval", "seconds")
     body = [
         (

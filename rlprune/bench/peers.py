@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlprune.bench.cells import adherence
-from rlprune.bench.setting import Setting
 from rlprune.bench.tuning import recipe_id, tuned
+from rlprune.bench.workbench import Workbench
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction.build import owner
 from rlprune.errors import ConfigError, RlpruneError
+from rlprune.files import plain, read_json, write_json
 from rlprune.problem import Quality, qualities
 from rlprune.problem.quality import last_linear
-from rlprune.run.folder import plain, read_json, write_json
-from rlprune.run.verify import broken, measure
+from rlprune.run import over_limit, values_of
 from rlprune.training.losses import logits_of
 
 log = logging.getLogger(__name__)
@@ -55,35 +55,35 @@ def planned(options: Mapping[str, Any]) -> list[str]:
     return list(options["peers"])
 
 
-def run_peer(name: str, setting: Setting) -> dict[str, Any]:
+def run_peer(name: str, bench: Workbench) -> dict[str, Any]:
     """Let a peer prune the network, measure what it returns, and write its cell.
 
     Args:
         name: One of `PEERS`.
-        setting: The problem.
+        bench: The problem.
 
     Returns:
         The content of the cell; with ``error`` in place of results where the peer failed.
     """
-    path = setting.folder / "cells" / f"{name}.json"
+    path = bench.folder / "cells" / f"{name}.json"
     content = read_json(path)
-    tune = bool(setting.options["finetune"])
-    log.info("%s: %s, without a bar", setting.name, name)
-    done = isinstance(content, dict) and content.get("identity") == setting.identity
-    done = done and name not in setting.options["redo"]
-    if done and ("error" in content or not tune or _tuned_so(content, setting)):
+    tune = bool(bench.options["finetune"])
+    log.info("%s: %s, without a bar", bench.name, name)
+    done = isinstance(content, dict) and content.get("identity") == bench.identity
+    done = done and name not in bench.options["redo"]
+    if done and ("error" in content or not tune or _tuned_so(content, bench)):
         return dict(content)
     started = time.perf_counter()
     base = {"label": name, "agent": {"name": name}, "evaluations": 0, "seed": 0, "peer": True}
-    base["identity"] = setting.identity
-    budgets = setting.budgets()
+    base["identity"] = bench.identity
+    budgets = bench.budgets()
     try:
-        network, unique = PEERS[name](setting, budgets)
-        found = _measured(setting, budgets, network)
+        network, unique = PEERS[name](bench, budgets)
+        found = _measured(bench, budgets, network)
         found["unique"] = unique
         found["seconds"] = {"total": time.perf_counter() - started}
         if tune:
-            found["accuracy"] = tuned(setting, network)
+            found["accuracy"] = tuned(bench, network)
         log.info("%s: quality %.4f, %.1f s", name, found["quality"], found["seconds"]["total"])
     except PeerError as error:
         log.warning("%s: %s", name, error)
@@ -93,12 +93,12 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
     return dict(content)
 
 
-def _tuned_so(content: Mapping[str, Any], setting: Setting) -> bool:
+def _tuned_so(content: Mapping[str, Any], bench: Workbench) -> bool:
     """Whether a peer's network was fine-tuned as it would be now."""
-    return bool(content.get("accuracy", {}).get("recipe") == recipe_id(setting))
+    return bool(content.get("accuracy", {}).get("recipe") == recipe_id(bench))
 
 
-def widths_of(setting: Setting, network: nn.Module) -> list[int] | None:
+def widths_of(bench: Workbench, network: nn.Module) -> list[int] | None:
     """The widths of rlprune's groups in a network that another library cut.
 
     Every dimension of every tensor holds units of one or more groups, and its size says how many
@@ -108,7 +108,7 @@ def widths_of(setting: Setting, network: nn.Module) -> list[int] | None:
         Kept units per prunable group; None where the sizes do not follow the groups, or do not
         tell.
     """
-    groups = setting.job.groups
+    groups = bench.job.groups
     members: dict[tuple[str, int], dict[str, int]] = {}
     for group in groups.prunable:
         for part in groups.slices(group):
@@ -165,12 +165,12 @@ def _tensor(network: nn.Module, name: str) -> Tensor | None:
 
 
 def _measured(
-    setting: Setting, budgets: Sequence[ResolvedBudget], network: nn.Module
+    bench: Workbench, budgets: Sequence[ResolvedBudget], network: nn.Module
 ) -> dict[str, Any]:
-    job = setting.job
-    quality, rescore = _qualities(setting)
-    values = measure(budgets, network, job.example_inputs)
-    widths = widths_of(setting, network)
+    job = bench.job
+    quality, rescore = _qualities(bench)
+    values = values_of(budgets, network, job.example_inputs)
+    widths = widths_of(bench, network)
     found: dict[str, Any] = {
         "quality": rescore(copy.deepcopy(network)),
         "search_quality": quality(copy.deepcopy(network)),
@@ -180,22 +180,22 @@ def _measured(
     if widths is not None:
         names = [group.name for group in job.groups.prunable]
         found["widths"] = dict(zip(names, widths, strict=True))
-        problem = setting.evaluator()
+        problem = bench.evaluator()
         found["quality_as_plan"] = problem.rescore(problem.space.plan(widths))
     return found
 
 
-def _qualities(setting: Setting) -> tuple[Quality, Quality]:
-    job = setting.job
-    return qualities(job.dense, job.data, None, job.evaluator, job.calibration)
+def _qualities(bench: Workbench) -> tuple[Quality, Quality]:
+    job = bench.job
+    return qualities(job.dense, job.data, None, job.spec.evaluator, job.calibration)
 
 
 def _torch_pruning(
-    setting: Setting, budgets: Sequence[ResolvedBudget], taylor: bool
+    bench: Workbench, budgets: Sequence[ResolvedBudget], taylor: bool
 ) -> tuple[nn.Module, int]:
     """Torch-Pruning's global ranking, stepped until every budget is met."""
     tp = _load(*_LIBRARIES["torch"])
-    job, steps = setting.job, int(setting.options["peer_steps"])
+    job, steps = bench.job, int(bench.options["peer_steps"])
     network = copy.deepcopy(job.dense)
     rank = tp.importance.GroupTaylorImportance if taylor else tp.importance.GroupMagnitudeImportance
     try:
@@ -210,10 +210,10 @@ def _torch_pruning(
         )
         for _ in range(steps):
             if taylor:
-                _gradients(setting, network)
+                _gradients(bench, network)
             pruner.step()
             network.zero_grad(set_to_none=True)
-            if not broken(budgets, measure(budgets, network, job.example_inputs)):
+            if not over_limit(budgets, values_of(budgets, network, job.example_inputs)):
                 return network.eval(), 0
     except (RlpruneError, RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -224,25 +224,25 @@ def _torch_pruning(
     raise PeerError(f"Torch-Pruning does not reach the budgets ({names}) in {steps} steps")
 
 
-def _gradients(setting: Setting, network: nn.Module) -> None:
+def _gradients(bench: Workbench, network: nn.Module) -> None:
     """Gradients of the loss on calibration samples, in eval mode."""
-    assert setting.job.calibration is not None
-    x, y = setting.job.calibration
+    assert bench.job.calibration is not None
+    x, y = bench.job.calibration
     network.eval().zero_grad(set_to_none=True)
     with torch.enable_grad():
         output = network(x[:_TAYLOR_IMAGES])
         functional.cross_entropy(logits_of(output), y[:_TAYLOR_IMAGES]).backward()
 
 
-def _fastnas(setting: Setting, budgets: Sequence[ResolvedBudget]) -> tuple[nn.Module, int]:
+def _fastnas(bench: Workbench, budgets: Sequence[ResolvedBudget]) -> tuple[nn.Module, int]:
     """NVIDIA ModelOpt's FastNAS with this problem's quality as its score function."""
     mtp = _load(*_LIBRARIES["fastnas"])
-    job = setting.job
+    job = bench.job
     known = {"macs": "flops", "params": "params"}
     unknown = [budget.name for budget in budgets if budget.name not in known]
     if unknown:
         raise PeerError(f"FastNAS takes MACs and parameters as constraints, not {unknown[0]}")
-    quality, _ = _qualities(setting)
+    quality, _ = _qualities(bench)
     scored = 0
 
     def score(network: nn.Module) -> float:
@@ -286,11 +286,11 @@ def _load(module: str, package: str) -> Any:
         ) from error
 
 
-Peer = Callable[[Setting, Sequence[ResolvedBudget]], "tuple[nn.Module, int]"]
+Peer = Callable[[Workbench, Sequence[ResolvedBudget]], "tuple[nn.Module, int]"]
 
 PEERS: dict[str, Peer] = {
-    "torch_pruning_magnitude": lambda setting, budgets: _torch_pruning(setting, budgets, False),
-    "torch_pruning_taylor": lambda setting, budgets: _torch_pruning(setting, budgets, True),
+    "torch_pruning_magnitude": lambda bench, budgets: _torch_pruning(bench, budgets, False),
+    "torch_pruning_taylor": lambda bench, budgets: _torch_pruning(bench, budgets, True),
     "fastnas": _fastnas,
 }
 """Peers by name: from a problem to a pruned network and the candidates that were scored."""

@@ -11,8 +11,8 @@ from rlprune.bench.cells import planned
 from rlprune.bench.tables import COLORS, figure, percent, save, spearman, spread
 from rlprune.bench.tuning import shown
 from rlprune.errors import ConfigError
+from rlprune.files import read_json, write_json, write_text
 from rlprune.report import markdown
-from rlprune.run.folder import read_json, write_json, write_text
 
 HEAD = (
     "agent", "evaluations", "seeds", "quality", "accuracy before, %", "after fine-tuning, %",

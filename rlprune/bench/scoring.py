@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.batches import answer, as_batches
-from rlprune.bench.setting import Setting
+from rlprune.bench.workbench import Workbench
 from rlprune.compaction import Workspace
 from rlprune.compensation import Context, Method, batch_statistics, methods, recalibrate
 from rlprune.errors import ConfigError
@@ -32,7 +32,7 @@ class Scorer:
     are prefixes of them, batch by batch the same forwards.
 
     Args:
-        setting: The problem.
+        bench: The problem.
 
     Attributes:
         unseen: Held-out samples ``(x, y)`` no score uses.
@@ -42,14 +42,14 @@ class Scorer:
         ConfigError: A kind, a statistic or a method is unknown, or too few samples are held out.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        options = setting.options
+    def __init__(self, bench: Workbench) -> None:
+        options = bench.options
         self.kinds = _known(options["kinds"], tuple(KINDS), "kinds")
         self.statistics = _known(options["statistics"], STATISTICS, "statistics")
         self.images = sorted(int(count) for count in options["images"])
-        self._job = setting.job
-        self._size = min(self._job.evaluator.batch_size, self.images[0])
-        x, y = setting.data.holdout
+        self._job = bench.job
+        self._size = min(self._job.spec.evaluator.batch_size, self.images[0])
+        x, y = bench.data.holdout
         most = self.images[-1]
         if len(x) <= most:
             raise ConfigError(
@@ -67,10 +67,10 @@ class Scorer:
             )
         ]
         self._labels = y[:most].to(self._job.device)
-        self._bfloat16 = self._job.evaluator.precision == "bfloat16" or (
-            self._job.evaluator.precision == "auto" and has_bfloat16(self._job.device)
+        self._bfloat16 = self._job.spec.evaluator.precision == "bfloat16" or (
+            self._job.spec.evaluator.precision == "auto" and has_bfloat16(self._job.device)
         )
-        calibration = as_batches(self._job.calibration, self._job.evaluator.batch_size)
+        calibration = as_batches(self._job.calibration, self._job.spec.evaluator.batch_size)
         self._calibration = [(self._placed(part), labels) for part, labels in calibration]
         self._plain_calibration = calibration
         self._workspace = Workspace(self._job.groups)
@@ -165,7 +165,7 @@ class Scorer:
 
     def _placed(self, inputs: Any) -> Tensor:
         tensor: Tensor = inputs.to(self._job.device)
-        if self._job.evaluator.channels_last and tensor.ndim == 4:
+        if self._job.spec.evaluator.channels_last and tensor.ndim == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 

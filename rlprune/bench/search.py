@@ -9,13 +9,13 @@ from typing import Any
 
 from rlprune.bench import peers, report
 from rlprune.bench.cells import Cell, planned, run_cell
-from rlprune.bench.setting import Setting, open_setting
 from rlprune.bench.tables import spearman
 from rlprune.bench.tuning import dense_accuracies, finetune_seeds, shown, tuned
+from rlprune.bench.workbench import Workbench, open_workbench
 from rlprune.errors import ConfigError
+from rlprune.files import write_json
 from rlprune.plan import Plan
 from rlprune.problem import Problem
-from rlprune.run.folder import write_json
 
 log = logging.getLogger(__name__)
 
@@ -38,33 +38,33 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     options = config["bench"]
     cells = planned(options)
     wanted = peers.planned(options)
-    setting = open_setting(config)
+    bench = open_workbench(config)
     finetune_seeds(options)
-    if options["finetune"] and setting.recipe.epochs == 0:
+    if options["finetune"] and bench.recipe.epochs == 0:
         raise ConfigError("bench.finetune needs a recipe with epochs: finetune=default or =short")
-    known = [cell.finished(setting) for cell in cells]
+    known = [cell.finished(bench) for cell in cells]
     todo = [
         cell
         for cell, content in zip(cells, known, strict=True)
         if content is None or cell.label in options["redo"]
     ]
-    log.info("%s: %d cells, %d to run", setting.name, len(cells), len(todo))
-    problem = setting.evaluator(STORE)
+    log.info("%s: %d cells, %d to run", bench.name, len(cells), len(todo))
+    problem = bench.evaluator(STORE)
     try:
-        _search(setting, problem, todo)
-        _predict(setting, problem)
+        _search(bench, problem, todo)
+        _predict(bench, problem)
     finally:
         problem.close()
     for peer in wanted:
-        peers.run_peer(peer, setting)
+        peers.run_peer(peer, bench)
     if options["finetune"]:
-        _tune(setting, cells)
-    return report.write(setting.folder.parent)
+        _tune(bench, cells)
+    return report.write(bench.folder.parent)
 
 
-def _search(setting: Setting, problem: Problem, todo: list[Cell]) -> None:
+def _search(bench: Workbench, problem: Problem, todo: list[Cell]) -> None:
     for number, cell in enumerate(todo, start=1):
-        content = run_cell(cell, setting, problem)
+        content = run_cell(cell, bench, problem)
         seconds = content["seconds"]
         log.info(
             "%d/%d %s, %d evaluations, seed %d: quality %.4f, %.1f s (%.1f s alone)",
@@ -73,7 +73,7 @@ def _search(setting: Setting, problem: Problem, todo: list[Cell]) -> None:
         )  # fmt: skip
 
 
-def _predict(setting: Setting, problem: Problem) -> None:
+def _predict(bench: Workbench, problem: Problem) -> None:
     """Hold the predicted damage of every plan that was evaluated against its quality."""
     if problem.sensitivity is None or len(problem.qualities) < _FEWEST:
         return
@@ -83,22 +83,22 @@ def _predict(setting: Setting, problem: Problem) -> None:
         for plan in problem.qualities
     ]
     found = {"plans": len(predicted), "rho": spearman(predicted, list(problem.qualities.values()))}
-    write_json(setting.folder / report.PREDICTION, found)
+    write_json(bench.folder / report.PREDICTION, found)
     log.info("predicted damage and quality of %(plans)d plans: Spearman %(rho).3f", found)
 
 
-def _tune(setting: Setting, cells: list[Cell]) -> None:
+def _tune(bench: Workbench, cells: list[Cell]) -> None:
     """Fine-tune what the chosen cells found; equal plans once."""
-    counts = {int(count) for count in setting.options["finetune"]}
+    counts = {int(count) for count in bench.options["finetune"]}
     chosen = [c for c in cells if c.evaluations in counts or c.agent["name"] == "uniform"]
-    log.info("%s: dense %s", setting.name, shown(dense_accuracies(setting)))
+    log.info("%s: dense %s", bench.name, shown(dense_accuracies(bench)))
     for number, cell in enumerate(chosen, start=1):
-        content = cell.finished(setting)
+        content = cell.finished(bench)
         assert content is not None
-        path = setting.folder / "plans" / f"{content['plan']}.json"
-        network = setting.job.compacted(Plan.from_json(path.read_text(encoding="utf-8")))
-        content["accuracy"] = tuned(setting, network)
-        write_json(setting.folder / "cells" / cell.file, content)
+        path = bench.folder / "plans" / f"{content['plan']}.json"
+        network = bench.job.compacted(Plan.from_json(path.read_text(encoding="utf-8")))
+        content["accuracy"] = tuned(bench, network)
+        write_json(bench.folder / "cells" / cell.file, content)
         log.info(
             "%d/%d %s, %d evaluations, seed %d: %s -> %s",
             number, len(chosen), cell.label, cell.evaluations, cell.seed,

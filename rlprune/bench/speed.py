@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlprune.bench.setting import environment
+from rlprune.bench.workbench import environment
 from rlprune.budgets import count_macs, count_params
 from rlprune.budgets.latency import LatencyMeter, LatencySettings
 from rlprune.errors import ConfigError
+from rlprune.files import require_json, write_json, write_text
 from rlprune.inputs import batch_of, map_tensors
 from rlprune.progress import track
 from rlprune.report import markdown
-from rlprune.run import load
-from rlprune.run.changes import RUN
-from rlprune.run.example import load_example
-from rlprune.run.folder import require_json, write_json, write_text
+from rlprune.run import RUN_FILE, load, load_example
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -137,7 +135,7 @@ def networks(folder: Path) -> tuple[nn.Module, nn.Module, Any]:
     from rlprune.models import create
 
     small = load(folder)
-    recorded = require_json(folder / RUN, "is this the folder of a run?")
+    recorded = require_json(folder / RUN_FILE, "is this the folder of a run?")
     dense = create(**{**recorded["factory"], "weights": None}).eval()
     return small, dense, load_example(folder)
 

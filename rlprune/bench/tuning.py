@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.bench.setting import Setting
+from rlprune.bench.workbench import Workbench
 from rlprune.data import Data
 from rlprune.errors import ConfigError
+from rlprune.files import plain, read_json, write_json
 from rlprune.identity import digest
-from rlprune.run.folder import plain, read_json, write_json
 from rlprune.training import evaluate, finetune
 
 log = logging.getLogger(__name__)
@@ -67,21 +67,21 @@ def shortened(data: Data, images: int | None) -> Data:
     return data if images is None else ShortEpochs(data, images)
 
 
-def tuned(setting: Setting, network: nn.Module) -> dict[str, Any]:
+def tuned(bench: Workbench, network: nn.Module) -> dict[str, Any]:
     """Fine-tune a compacted network with every seed asked for and measure it before and after.
 
     Equal networks are tuned once per seed: results are kept in ``tuned/`` under a name made of
     everything they depend on. An interrupted training is resumed.
 
     Args:
-        setting: The problem, with the recipe.
+        bench: The problem, with the recipe.
         network: The compacted, compensated network; not changed.
 
     Returns:
         Held-out and test accuracy ``before``, ``after`` (the mean of all seeds), ``runs``: by seed
         the accuracies, the epoch that was kept, and the seconds; and ``recipe``, see `recipe_id`.
     """
-    found = [_tuned(setting, network, seed) for seed in finetune_seeds(setting.options)]
+    found = [_tuned(bench, network, seed) for seed in finetune_seeds(bench.options)]
     runs = [
         {"seed": run["seed"], **run["after"], **{k: run[k] for k in ("best_epoch", "seconds")}}
         for run in found
@@ -90,7 +90,7 @@ def tuned(setting: Setting, network: nn.Module) -> dict[str, Any]:
         "before": found[0]["before"],
         "after": {split: _mean([run[split] for run in runs]) for split in found[0]["after"]},
         "runs": runs,
-        "recipe": recipe_id(setting),
+        "recipe": recipe_id(bench),
     }
 
 
@@ -99,14 +99,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def recipe_id(setting: Setting) -> str:
+def recipe_id(bench: Workbench) -> str:
     """Digest of all that decides a fine-tuning but the network."""
-    return digest({**_causes(setting), "seeds": finetune_seeds(setting.options)})[:16]
+    return digest({**_causes(bench), "seeds": finetune_seeds(bench.options)})[:16]
 
 
-def _causes(setting: Setting) -> dict[str, Any]:
-    data = shortened(setting.data, setting.options["finetune_images"])
-    return {"recipe": setting.recipe, "data": data}
+def _causes(bench: Workbench) -> dict[str, Any]:
+    data = shortened(bench.data, bench.options["finetune_images"])
+    return {"recipe": bench.recipe, "data": data}
 
 
 def finetune_seeds(options: Mapping[str, Any]) -> list[int]:
@@ -124,35 +124,35 @@ def finetune_seeds(options: Mapping[str, Any]) -> list[int]:
     return seeds
 
 
-def _tuned(setting: Setting, network: nn.Module, seed: int) -> dict[str, Any]:
-    job = setting.job
-    data = shortened(setting.data, setting.options["finetune_images"])
+def _tuned(bench: Workbench, network: nn.Module, seed: int) -> dict[str, Any]:
+    job = bench.job
+    data = shortened(bench.data, bench.options["finetune_images"])
     causes = {
         "network": network,
         "teacher": job.dense,
-        **_causes(setting),
+        **_causes(bench),
         "seed": seed,
     }
-    path = setting.folder / "tuned" / f"{digest(causes)[:16]}.json"
+    path = bench.folder / "tuned" / f"{digest(causes)[:16]}.json"
     known = read_json(path)
     if known is not None:
         return dict(known)
-    log.info("%s: fine-tuning, %d epochs, seed %d", setting.name, setting.recipe.epochs, seed)
+    log.info("%s: fine-tuning, %d epochs, seed %d", bench.name, bench.recipe.epochs, seed)
     started = time.perf_counter()
     scratch = path.with_suffix(".training")
     result = finetune(
         network,
         job.dense,
         data,
-        setting.recipe,
+        bench.recipe,
         seed=seed,
         checkpoint_dir=scratch,
         device=job.device,
     )
     content = plain(
         {
-            "before": accuracies(setting, network),
-            "after": accuracies(setting, result.model),
+            "before": accuracies(bench, network),
+            "after": accuracies(bench, result.model),
             "best_epoch": result.best_epoch,
             "seconds": time.perf_counter() - started,
             "seed": seed,
@@ -163,20 +163,20 @@ def _tuned(setting: Setting, network: nn.Module, seed: int) -> dict[str, Any]:
     return dict(content)
 
 
-def dense_accuracies(setting: Setting) -> dict[str, float | None]:
+def dense_accuracies(bench: Workbench) -> dict[str, float | None]:
     """Held-out and test accuracy of the dense network, measured once."""
-    path = setting.folder / "dense.json"
-    identity = digest({"network": setting.job.dense, "data": setting.data})
+    path = bench.folder / "dense.json"
+    identity = digest({"network": bench.job.dense, "data": bench.data})
     known = read_json(path) or {}
     if known.get("identity") != identity:
-        known = {"identity": identity, "accuracy": accuracies(setting, setting.job.dense)}
+        known = {"identity": identity, "accuracy": accuracies(bench, bench.job.dense)}
         write_json(path, known)
     return dict(known["accuracy"])
 
 
-def accuracies(setting: Setting, network: nn.Module) -> dict[str, float | None]:
+def accuracies(bench: Workbench, network: nn.Module) -> dict[str, float | None]:
     """Accuracy on the held-out and on the test split, in [0, 1]; None without a test split."""
-    device, data = setting.job.device, setting.data
+    device, data = bench.job.device, bench.data
     held = evaluate(network, data.holdout_batches(device=device), device=device).accuracy
     test: float | None = None
     if data.has_test:

@@ -21,7 +21,7 @@ from rlprune.errors import BudgetError
 from rlprune.inputs import ExampleInputs, batch_of, call, to_device
 from rlprune.modes import evaluating
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
     "float16": torch.float16,
@@ -77,7 +77,7 @@ class LatencyMeter:
     ) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
-        self.dtype = _DTYPES[settings.dtype]
+        self.dtype = DTYPES[settings.dtype]
         self.inputs = to_device(inputs, self.device, self.dtype)
         self.dense = self._placed(dense)
         if reference_ms is None:
@@ -221,9 +221,9 @@ class Latency(Metric):
             raise BudgetError(
                 f"budget {self.name!r}: warmup must not be negative, got {settings.warmup}"
             )
-        if settings.dtype not in _DTYPES:
+        if settings.dtype not in DTYPES:
             raise BudgetError(
-                f"budget {self.name!r}: dtype must be one of {', '.join(_DTYPES)}, "
+                f"budget {self.name!r}: dtype must be one of {', '.join(DTYPES)}, "
                 f"got {settings.dtype!r}"
             )
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlprune.cli.parts import record_parts
 from rlprune.errors import ConfigError
+from rlprune.options import hint
 
 if TYPE_CHECKING:
     from rlprune.run import PruneResult
@@ -34,20 +35,23 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
     """
     import torch
 
-    import rlprune
-    from rlprune import budgets, data
-    from rlprune.run.dense import dense_network, factory_of
-    from rlprune.run.job import resolve_device
-    from rlprune.training import FineTune, Pretrain
+    from rlprune import data
+    from rlprune.run import (
+        RunSpec,
+        dense_network,
+        factory_of,
+        launch,
+        resolve_device,
+        use_threads,
+    )
+    from rlprune.training import Pretrain
 
     stage = config["stage"]
-    if stage != "all" and stage not in STAGES:
-        raise ConfigError(f"stage={stage}: choose all, or one of {', '.join(STAGES)}")
-    if config["threads"] is not None:
-        torch.set_num_threads(int(config["threads"]))
-    asked = {name: value for name, value in config["budget"].items() if value is not None}
-    parts = budgets.sets(asked)
-    recipe, tuning = Pretrain.from_dict(config["pretrain"]), FineTune.from_dict(config["finetune"])
+    if stage not in ("all", *STAGES):
+        raise ConfigError(f"stage={stage}: {hint(stage, ('all', *STAGES))}")
+    use_threads(config["threads"])
+    RunSpec.from_config(config)
+    recipe = Pretrain.from_dict(config["pretrain"])
     opened = data.load(**config["data"])
     log.info("%r", opened)
     device = resolve_device(config["device"], torch.nn.Identity())
@@ -61,39 +65,7 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
     )
     if stage == "pretrain":
         return None
-    record_parts(folder, config, parts)
-    return rlprune.prune(
-        dense,
-        opened.example_inputs,
-        budgets=asked,
-        data=opened,
-        agent=config["agent"],
-        evaluations=config["evaluations"],
-        front_later=config["front"]["later"],
-        importance=criterion(config["importance"]),
-        compensation=config["compensation"],
-        evaluator=config["evaluator"],
-        finetune=tuning,
-        device=str(device),
-        seed=config["seed"],
-        out_dir=folder,
-        factory=factory_of(config["model"], opened),
-        exports=config["export"],
-        latency=config["latency"],
-        stages=STAGES[1:] if stage == "all" else (stage,),
-        redo=redo,
-        **config["structure"],
-    )
-
-
-def criterion(importance: Mapping[str, Any] | str) -> Any:
-    """The importance criterion of a configuration: a name, or a function by its dotted path."""
-    from rlprune.locate import locate
-
-    if isinstance(importance, str):
-        chosen: Any = importance
-    else:
-        chosen = importance.get("_target_", importance.get("criterion"))
-    if chosen is None:
-        raise ConfigError("importance: give criterion=a name, or _target_=a function's dotted path")
-    return locate(chosen) if "." in chosen else chosen
+    options = {"out_dir": folder, "redo": redo, "factory": factory_of(config["model"], opened)}
+    spec = RunSpec.from_config(config, device=str(device), **options)
+    record_parts(folder, config, spec.asked())
+    return launch(spec, dense, opened.example_inputs, data=opened)

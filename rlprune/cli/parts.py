@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.budgets import BudgetSets
-from rlprune.run.folder import write_text
+from rlprune.files import write_text
 
 _HYDRA = ".hydra"
 

@@ -18,6 +18,7 @@ from rlprune.batches import as_batches
 from rlprune.budgets import Budget
 from rlprune.compensation import reconstructs
 from rlprune.errors import ConfigError, DataError
+from rlprune.options import check_types
 from rlprune.problem.executors import Executor
 from rlprune.problem.foresight import cause_of, remembered
 from rlprune.problem.problem import Problem
@@ -59,6 +60,8 @@ class EvaluatorConfig:
     compensation: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Check every field."""
+        check_types(self, "evaluator")
         for name in ("images", "rescore_images", "calibration_images"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluator {name} must be at least 1, got {getattr(self, name)}")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError
-from rlprune.files import write_atomically
+from rlprune.files import read_json, write_atomically, write_json, write_text
 from rlprune.report import figures, html, markdown
 from rlprune.report.units import number, percent, ratio
-from rlprune.run.folder import read_json, write_json, write_text
 
 FILE = "front.json"
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError
-from rlprune.files import write_atomically
+from rlprune.files import read_json, write_atomically, write_text
 from rlprune.report import figures, html
 from rlprune.report.units import duration, number, percent
-from rlprune.run.folder import read_json, write_text
 
 TERMINAL = ("run", "network", "agent", "budgets", "dense", "pruned", "change", "params", "MACs")
 """Columns that fit a terminal."""

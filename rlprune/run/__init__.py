@@ -1,9 +1,41 @@
-"""The pipeline: prune a network in stages that survive interruption, and load the result."""
+"""Runs: prune a network in stages that survive interruption, and load the result.
+
+A :class:`RunSpec` says what is asked for, :func:`launch` does it; :func:`prune` is both in one call
+with keyword arguments. A :class:`Job` is the specification with its network and data, which is
+what benchmarks open to look inside.
+"""
 
 from __future__ import annotations
 
+from rlprune.run.changes import RUN_FILE
+from rlprune.run.dense import dense_network, factory_of
+from rlprune.run.example import load_example
+from rlprune.run.folder import RunFolder
+from rlprune.run.job import Job
 from rlprune.run.loading import load
-from rlprune.run.pruning import prune
+from rlprune.run.placing import place, resolve_device, use_threads
+from rlprune.run.pruning import launch, prune
 from rlprune.run.result import PruneResult
+from rlprune.run.spec import RunSpec, StructureSpec, TimingSpec
+from rlprune.run.verify import over_limit, values_of
 
-__all__ = ["PruneResult", "load", "prune"]
+__all__ = [
+    "RUN_FILE",
+    "Job",
+    "PruneResult",
+    "RunFolder",
+    "RunSpec",
+    "StructureSpec",
+    "TimingSpec",
+    "dense_network",
+    "factory_of",
+    "launch",
+    "load",
+    "load_example",
+    "over_limit",
+    "place",
+    "prune",
+    "resolve_device",
+    "use_threads",
+    "values_of",
+]

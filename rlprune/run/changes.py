@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlprune.errors import ConfigError
+from rlprune.files import plain, read_json, write_json
 from rlprune.identity import changes
-from rlprune.run.folder import plain, read_json, write_json
 from rlprune.run.job import Job
 from rlprune.run.search_stage import START, STORE
 
 log = logging.getLogger(__name__)
 
-RUN = "run.json"
+RUN_FILE = "run.json"
 FORMAT = 2
 """Of the run folder. The first did not record all that results depend on."""
 
@@ -26,26 +26,25 @@ _AN_OLD_ONE = [
 _STORE_SURVIVES = {"agent", "evaluations", "front"}
 
 
-def compare_with_run(job: Job, redo: bool) -> None:
+def compare_with_run(job: Job) -> None:
     """Record the run's settings in its folder, or compare them with those recorded there.
 
     Args:
-        job: The run.
-        redo: Whether stages with other settings may run again. Evaluations on disk are kept where
-            they still hold, and set aside otherwise.
+        job: The run. Where it may redo stages with other settings, evaluations on disk are kept
+            as far as they still hold, and set aside otherwise.
 
     Raises:
-        ConfigError: The folder holds a run with other settings, and ``redo`` is false.
+        ConfigError: The folder holds a run with other settings, and the run may not redo any.
     """
     import rlprune
 
-    path = job.folder / RUN
+    path = job.folder / RUN_FILE
     recorded = read_json(path)
     settings = plain(job.settings)
     if recorded is not None:
         old = recorded.get("format") != FORMAT
         found = _AN_OLD_ONE if old else list(_changes(recorded.get("settings", {}), settings))
-        if found and not redo:
+        if found and not job.spec.redo:
             raise ConfigError(
                 f"{job.folder.path} holds a run with other settings ({'; '.join(found)}); "
                 "choose another folder, or redo=True to run the stages again that they concern"
@@ -65,11 +64,16 @@ def compare_with_run(job: Job, redo: bool) -> None:
         {
             "format": FORMAT,
             "rlprune": rlprune.__version__,
-            "factory": job.factory or (recorded or {}).get("factory"),
-            "structure": plain(job.structure),
+            "factory": _factory(job) or (recorded or {}).get("factory"),
+            "structure": plain(job.spec.structure.options()),
             "settings": settings,
         },
     )
+
+
+def _factory(job: Job) -> Any:
+    factory = job.spec.factory
+    return {"name": factory} if isinstance(factory, str) else plain(factory)
 
 
 def _set_aside(job: Job) -> None:

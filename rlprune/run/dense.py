@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from rlprune.data import Data
+from rlprune.files import write_json
 from rlprune.identity import describe, digest
 from rlprune.locate import locate
 from rlprune.models import create, load_checkpoint, save_weights
-from rlprune.run.folder import write_json
 from rlprune.training import Pretrain, pretrain
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rlprune.errors import CheckpointError
-from rlprune.run.folder import read_json, write_json, write_tensors
+from rlprune.files import read_json, write_json, write_tensors
 
 TENSORS = "example_inputs.safetensors"
 LAYOUT = "example_inputs.json"

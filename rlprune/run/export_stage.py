@@ -25,7 +25,7 @@ def run_export(job: Job, network: nn.Module) -> dict[str, Any]:
 
     return {
         name: export(copy.deepcopy(network), job.example_inputs, job.folder.path, name)
-        for name in job.exports
+        for name in job.spec.exports
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from rlprune.budgets import ResolvedBudget
-from rlprune.run.folder import write_tensors
+from rlprune.files import write_tensors
 from rlprune.run.job import Job
 from rlprune.run.verify import require_met
 
@@ -41,7 +41,7 @@ def run_finetune(
         TrainingError: The loss is not finite.
     """
     network, result = compacted, {"best_epoch": 0, "history": []}
-    if job.finetune is not None and job.finetune.epochs > 0:
+    if job.recipe is not None and job.recipe.epochs > 0:
         trained, result = _train(job, compacted)
         # Training may lay weights out differently; what is measured is what will be handed over.
         network = copy.deepcopy(compacted)
@@ -62,10 +62,10 @@ def _train(job: Job, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
         compacted,
         job.dense,
         job.data,
-        job.finetune,
-        seed=job.seed,
+        job.recipe,
+        seed=job.spec.seed,
         checkpoint_dir=job.folder / "finetune",
-        progress=job.progress,
+        progress=job.spec.progress,
         device=job.device,
         callbacks=(
             CsvHistory(job.folder / "finetune.csv"),

@@ -15,7 +15,7 @@ from rlprune.run.folder import RunFolder
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
 from rlprune.run.search_stage import STORE, fresh_events, open_problem, settle, starting_agent
-from rlprune.run.stages import Run
+from rlprune.run.stages import Stages
 
 if TYPE_CHECKING:
     from rlprune.search import FrontPoint
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def prune_front(
-    job: Job,
-    asked: BudgetSets,
-    later: float,
-    stages: tuple[str, ...],
-    redo: bool,
-    kept: bool,
-) -> PruneResult:
+def prune_front(job: Job, asked: BudgetSets) -> PruneResult:
     """Run the stages for every limit of a front.
 
     The folder of each limit is that of an ordinary run. The folder above holds the evaluations
@@ -39,10 +32,6 @@ def prune_front(
     Args:
         job: The run, with the loosest limit.
         asked: The budgets at every limit.
-        later: Evaluations of every limit searched after the first one, as a share.
-        stages: Which stages to run.
-        redo: Whether stages with other settings may run again.
-        kept: Whether the run folder outlives the run.
 
     Returns:
         The result of the tightest limit, with those of all limits as ``front``.
@@ -53,7 +42,7 @@ def prune_front(
     from rlprune.report import front as report
     from rlprune.search.front import shares
 
-    counts = shares(job.evaluations, later, len(asked.sets))
+    counts = shares(job.evaluations, job.spec.front_later, len(asked.sets))
     jobs = [
         _part(job, replace(job, budgets=chosen, evaluations=count, folder=RunFolder(path)))
         for chosen, count, path in zip(
@@ -70,22 +59,22 @@ def prune_front(
         for name, told in job.settings["search"]["budgets"].items()
     }
     job.settings["search"]["front"] = front
-    compare_with_run(job, redo)
-    if "search" in stages:
+    compare_with_run(job)
+    if "search" in job.spec.stages:
         _forget_other_fronts(jobs, front)
     with ExitStack() as stack:
-        searches = _Searches(job, jobs, asked, later, front, stack)
+        searches = _Searches(job, jobs, asked, front, stack)
         results = []
         for index, part in enumerate(jobs):
             log.info("limit %d/%d: %s", index + 1, len(jobs), asked.labels[index])
-            results.append(Run(part, stages, redo, kept, searches.of(index)).run())
+            results.append(Stages(part, searches.of(index)).run())
     table: dict[str, Any] = {}
     if all(result.report for result in results):
         table = report.write(job.folder.path, front, asked.labels, [r.report for r in results])
     return replace(
         results[-1],
         report=table,
-        out_dir=job.folder.path if kept else None,
+        out_dir=None if job.spec.out_dir is None else job.folder.path,
         front=tuple(results),
     )
 
@@ -101,11 +90,10 @@ class _Searches:
         job: Job,
         jobs: Sequence[Job],
         asked: BudgetSets,
-        later: float,
         front: dict[str, Any],
         stack: ExitStack,
     ) -> None:
-        self._job, self._jobs, self._asked, self._later = job, jobs, asked, later
+        self._job, self._jobs, self._asked = job, jobs, asked
         self._front, self._stack = front, stack
 
     def of(self, index: int) -> Callable[[], dict[str, Any]]:
@@ -131,9 +119,9 @@ class _Searches:
             {name: [budget.limit for budget in self._asked.limits]},
             agent=starting_agent(job),
             evaluations=job.evaluations,
-            later=self._later,
-            seed=job.seed,
-            progress=job.progress,
+            later=job.spec.front_later,
+            seed=job.spec.seed,
+            progress=job.spec.progress,
             tensorboard=[fresh_events(part) for part in self._jobs],
         )
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlprune import importance
 from rlprune.budgets import Budget
-from rlprune.compensation import is_sequential, methods, reconstructs
+from rlprune.compensation import methods
 from rlprune.data import Data
 from rlprune.errors import ConfigError
 from rlprune.identity import describe
-from rlprune.inputs import map_tensors, to_device
+from rlprune.inputs import map_tensors
 from rlprune.plan import Plan
-from rlprune.problem import EvaluatorConfig
+from rlprune.run.defaults import settled
 from rlprune.run.folder import RunFolder
+from rlprune.run.placing import device_of, place
+from rlprune.run.spec import RunSpec
 from rlprune.structure import Groups, discover
 from rlprune.training import FineTune
-
-log = logging.getLogger(__name__)
-
-EXPORTS = ("onnx", "torch_export")
 
 
 @dataclass
@@ -38,42 +35,26 @@ class Job:
         example_inputs: What it is called with, on the same device.
         data: Training, held-out and test samples, or None.
         score: The user's score, or None.
-        budgets: What the result has to meet.
-        agent: Name, mapping, configuration or instance of the search agent.
-        evaluations: Unique candidate evaluations.
-        importance: Criterion that orders the units of a group.
-        compensation: How surviving weights make up for the removed ones.
-        evaluator: How candidates are scored.
-        finetune: The recipe, or None.
-        structure: Options of the structure discovery.
-        latency: Options of the report's latency measurement.
-        exports: Which exports to write.
-        seed: Decides every random choice.
+        asked: The specification as it was given.
+        budgets: What the result has to meet: of a front, the budgets at one limit.
+        evaluations: Unique candidate evaluations; of a front, those of one limit.
         folder: The run folder.
-        factory: How to build the dense network again, or None.
-        progress: Whether to draw bars; None draws them on a terminal.
-        auto_compensation: Whether ``compensation`` is what ``auto`` stands for.
+        spec: The specification with every ``auto`` filled in.
+        settings: What each stage depends on (law 8), by stage.
+
+    Raises:
+        ConfigError: There is nothing to score candidates by, or to fine-tune on.
     """
 
     dense: nn.Module
     example_inputs: Any
     data: Data | None
     score: Callable[[nn.Module], float] | None
+    asked: RunSpec
     budgets: tuple[Budget, ...]
-    agent: Any
     evaluations: int
-    importance: Any
-    compensation: Any
-    evaluator: EvaluatorConfig
-    finetune: FineTune | None
-    structure: dict[str, Any]
-    latency: dict[str, Any]
-    exports: tuple[str, ...]
-    seed: int
     folder: RunFolder
-    factory: dict[str, Any] | None
-    progress: bool | None = None
-    auto_compensation: bool = False
+    spec: RunSpec = field(init=False)
     settings: dict[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,28 +64,55 @@ class Job:
                 "give data=rlprune.Data(train=..., test=...), or score=a function of the network "
                 "that returns a number, higher is better"
             )
-        if self.finetune is not None and self.data is None:
+        self.spec = settled(self.asked, self.data)
+        if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
-        if self.evaluations < 1:
-            raise ConfigError(f"evaluations must be at least 1, got {self.evaluations}")
-        unknown = [name for name in self.exports if name not in EXPORTS]
-        if unknown:
-            raise ConfigError(f"export {unknown[0]!r} is unknown; choose of {', '.join(EXPORTS)}")
         data = {} if self.data is None else describe(self.data)
         self.settings = {"search": self._search_settings(data)}
-        tuned = self.finetune is not None
         self.settings["finetune"] = {
-            "recipe": describe(self.finetune),
-            "seed": self.seed,
-            "augmentation": data.get("augmentation") if tuned else None,
+            "recipe": describe(self.recipe),
+            "seed": self.spec.seed,
+            "augmentation": None if self.recipe is None else data.get("augmentation"),
         }
-        self.settings["export"] = {"formats": list(self.exports)}
-        self.settings["report"] = {"latency": describe(self.latency), "test": data.get("test")}
+        self.settings["export"] = {"formats": list(self.spec.exports)}
+        self.settings["report"] = {"latency": describe(self.spec.latency), "test": data.get("test")}
+
+    @classmethod
+    def open(
+        cls,
+        spec: RunSpec,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        data: Data | None,
+        score: Callable[[nn.Module], float] | None = None,
+        folder: RunFolder,
+    ) -> Job:
+        """The job of a specification; of a front, that of its loosest limit.
+
+        Args:
+            spec: What is asked for.
+            model: The user's network, not changed.
+            example_inputs: What it is called with.
+            data: The samples, or None.
+            score: The user's score, or None.
+            folder: Where files go.
+        """
+        dense, inputs = place(model, example_inputs, spec.device)
+        budgets = spec.asked().sets[0]
+        return cls(dense, inputs, data, score, spec, budgets, spec.evaluations, folder)
+
+    @property
+    def recipe(self) -> FineTune | None:
+        """The fine-tuning recipe, or None."""
+        recipe = self.spec.finetune
+        assert not isinstance(recipe, str)
+        return recipe
 
     @cached_property
     def groups(self) -> Groups:
         """The groups of the dense network."""
-        return discover(self.dense, self.example_inputs, **self.structure)
+        return discover(self.dense, self.example_inputs, **self.spec.structure.options())
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +124,7 @@ class Job:
         """Calibration samples ``(x, y)``, or None without data."""
         if self.data is None:
             return None
-        x, y = self.data.calibration(self.evaluator.calibration_images)
+        x, y = self.data.calibration(self.spec.evaluator.calibration_images)
         return x.to(self.device), y.to(self.device)
 
     def compacted(self, plan: Plan) -> nn.Module:
@@ -126,8 +134,8 @@ class Job:
 
         small = build(self.groups, plan)
         verify(self.groups, small, plan)
-        if self.compensation is not None:
-            compensate(self.groups, plan, small, self.compensation, self.calibration)
+        if self.spec.compensation is not None:
+            compensate(self.groups, plan, small, self.spec.compensation, self.calibration)
         return small.eval()
 
     def skeleton(self, plan: Plan, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -148,14 +156,14 @@ class Job:
             "budgets": {budget.name: budget for budget in self.budgets},
             "agent": self._agent(),
             "evaluations": self.evaluations,
-            "importance": self.importance,
+            "importance": self._criterion(),
             "compensation": methods(self._asked_compensation()),
             "evaluator": {
-                **asdict(self.evaluator),
-                "compensation": methods(self.evaluator.compensation),
+                **asdict(self.spec.evaluator),
+                "compensation": methods(self.spec.evaluator.compensation),
             },
-            "structure": self.structure,
-            "seed": self.seed,
+            "structure": self.spec.structure,
+            "seed": self.spec.seed,
         }
         return {name: describe(setting) for name, setting in settings.items()}
 
@@ -163,98 +171,28 @@ class Job:
         """The agent with every option, whatever form it was given in; None for benchmarks."""
         from rlprune.search.agent import resolve_agent
 
-        return None if self.agent is None else resolve_agent(self.agent)
+        return None if self.spec.agent is None else resolve_agent(self.spec.agent)
+
+    def _criterion(self) -> Any:
+        """The criterion: rlprune's own by name, others by what they are."""
+        chosen = self.spec.importance
+        if not isinstance(chosen, str):
+            return chosen
+        found = importance.find(chosen)
+        return chosen if importance.CRITERIA.get(chosen) is found else found
 
     def _asked_compensation(self) -> Any:
         """Compensation as recorded: what ``auto`` adds for want of fine-tuning is left out.
 
         So a run without fine-tuning may be fine-tuned later.
         """
-        if not self.auto_compensation or self.compensation is None:
-            return self.compensation
-        return [item for item in self.compensation if item != "sequential"]
+        chosen = self.spec.compensation
+        auto = isinstance(self.asked.compensation, str) and self.asked.compensation == "auto"
+        if not auto or chosen is None:
+            return chosen
+        return [item for item in chosen if item != "sequential"]
 
 
 def _formal(tensor: Tensor) -> Tensor:
     """Type and shape alone: the values of example inputs are any."""
     return tensor.to("meta")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Device of the first parameter or buffer; the CPU when there is none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    """The device of a run: ``auto`` takes a GPU if there is one, None stays where the model is.
-
-    Raises:
-        ConfigError: The device is malformed or not there.
-    """
-    if device is None:
-        return device_of(model)
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {str(device)!r} cannot be used here: {error}") from error
-    return found
-
-
-def place(
-    model: nn.Module, example_inputs: Any, device: str | torch.device | None
-) -> tuple[nn.Module, Any]:
-    """A copy of the network in eval mode, and the example inputs, on the run's device."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    target = resolve_device(device, model)
-    return copy.deepcopy(model).eval().to(target), to_device(example_inputs, target)
-
-
-def default_importance(importance: Any, compensation: Any) -> Any:
-    """Fill in what ``auto`` stands for.
-
-    Args:
-        importance: As the user gave it; ``auto`` is ``obs``, which orders units by how well least
-            squares does without them, where the result is compensated by it, and ``l1`` elsewhere.
-        compensation: That of the result, as `default_compensation` returns it.
-    """
-    if not isinstance(importance, str) or importance != "auto":
-        return importance
-    return "obs" if reconstructs(compensation) else "l1"
-
-
-def default_compensation(
-    compensation: Any, data: Data | None, evaluator: EvaluatorConfig, finetune: FineTune | None
-) -> tuple[Any, EvaluatorConfig]:
-    """Fill in what ``auto`` stands for, and let the evaluator compensate as the result will be.
-
-    Args:
-        compensation: As the user gave it; ``auto`` is least squares, then BN recalibration, where
-            there is data. Where no fine-tuning follows, layers are refitted one after the other in
-            between: that takes as long as many candidates, and fine-tuning makes it needless.
-        data: The run's data.
-        evaluator: How candidates are scored; its own choice of compensation, if any, is kept.
-        finetune: The recipe; None or no epochs for none.
-
-    Returns:
-        The compensation of the result, and the evaluator's settings: candidates get "least_squares"
-        in place of "sequential", and BN recalibration is left to the evaluator's ``statistics``.
-    """
-    if isinstance(compensation, str):
-        compensation = None if compensation == "auto" and data is None else [compensation]
-        if compensation == ["auto"]:
-            tuned = finetune is not None and finetune.epochs > 0
-            compensation = ["least_squares", *([] if tuned else ["sequential"]), "bn"]
-    elif compensation is not None and not isinstance(compensation, Sequence):
-        compensation = [compensation]
-    chosen = list(compensation or ()) or None
-    if chosen and not evaluator.compensation:
-        quick = ["least_squares" if is_sequential(item) else item for item in chosen]
-        others = dict.fromkeys(item for item in quick if item != "bn")
-        evaluator = replace(evaluator, compensation=tuple(others))
-    return chosen, evaluator

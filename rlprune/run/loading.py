@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from rlprune.errors import CheckpointError
+from rlprune.files import require_json
 from rlprune.plan import Plan
-from rlprune.run.changes import RUN
+from rlprune.run.changes import RUN_FILE
 from rlprune.run.example import load_example
-from rlprune.run.folder import require_json
 
 
 def load(
@@ -42,15 +42,15 @@ def load(
 
     from rlprune.compaction import build
     from rlprune.models import create
-    from rlprune.run.job import place
+    from rlprune.run.placing import place
     from rlprune.structure import discover
 
     folder = Path(run_dir).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the folder of a finished run")
-    run = require_json(folder / RUN, "is this the folder of a run?")
+    run = require_json(folder / RUN_FILE, "is this the folder of a run?")
     if "front" in run.get("settings", {}).get("search", {}):
-        below = ", ".join(str(path.parent) for path in sorted(folder.glob(f"*/{RUN}")))
+        below = ", ".join(str(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
         raise CheckpointError(f"{folder} holds a run for several limits; load one of {below}")
     try:
         plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))

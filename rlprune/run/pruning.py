@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rlprune import budgets as budget_module
 from rlprune.budgets import Budget
 from rlprune.data import Data
-from rlprune.errors import ConfigError
 from rlprune.problem import EvaluatorConfig
-from rlprune.run.folder import STAGES, RunFolder, plain
+from rlprune.run.folder import RunFolder
 from rlprune.run.front import prune_front
-from rlprune.run.job import Job, default_compensation, default_importance, place
+from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
-from rlprune.run.stages import Run
+from rlprune.run.spec import RunSpec, StructureSpec
+from rlprune.run.stages import Stages
 from rlprune.training import FineTune
 
 
@@ -29,26 +28,26 @@ def prune(
     budgets: Mapping[str, Any] | Sequence[Budget],
     data: Data | None = None,
     score: Callable[[nn.Module], float] | None = None,
-    agent: Any = "ppo_lagrangian",
-    evaluations: int = 300,
-    front_later: float = 0.4,
-    importance: Any = "auto",
-    compensation: Any = "auto",
+    agent: Any = RunSpec.agent,
+    evaluations: int = RunSpec.evaluations,
+    front_later: float = RunSpec.front_later,
+    importance: Any = RunSpec.importance,
+    compensation: Any = RunSpec.compensation,
     evaluator: EvaluatorConfig | Mapping[str, Any] | None = None,
-    finetune: FineTune | str | None = "auto",
-    exclude: Sequence[str] = (),
-    min_width: int = 1,
-    round_to: int | Mapping[str, int] = 1,
+    finetune: FineTune | Mapping[str, Any] | str | None = RunSpec.finetune,
+    exclude: Sequence[str] = StructureSpec.exclude,
+    min_width: int = StructureSpec.min_width,
+    round_to: int | Mapping[str, int] = StructureSpec.round_to,
     bounds: Mapping[str, tuple[float, float]] | None = None,
-    device: str | None = None,
-    seed: int = 0,
-    out_dir: str | Path | None = None,
-    factory: str | Mapping[str, Any] | None = None,
-    exports: Sequence[str] = ("onnx", "torch_export"),
+    device: str | None = RunSpec.device,
+    seed: int = RunSpec.seed,
+    out_dir: str | os.PathLike[str] | None = RunSpec.out_dir,
+    factory: str | Mapping[str, Any] | None = RunSpec.factory,
+    exports: Sequence[str] = RunSpec.exports,
     latency: Mapping[str, Any] | None = None,
-    stages: Sequence[str] = STAGES,
-    redo: bool = False,
-    progress: bool | None = None,
+    stages: Sequence[str] = RunSpec.stages,
+    redo: bool = RunSpec.redo,
+    progress: bool | None = RunSpec.progress,
 ) -> PruneResult:
     """Prune a network to budgets.
 
@@ -75,9 +74,9 @@ def prune(
         compensation: How surviving weights make up for the removed ones: a method, several in
             order, or None. ``auto`` is least squares, then BN statistics, where there is
             data; without fine-tuning, sequential least squares in between.
-        evaluator: How candidates are scored.
-        finetune: The recipe; None leaves the network as compensation left it. ``auto`` is
-            ``FineTune()`` with data and None without.
+        evaluator: How candidates are scored: the settings, or names and values of some of them.
+        finetune: The recipe, or names and values of some of it; None leaves the network as
+            compensation left it. ``auto`` is ``FineTune()`` with data and None without.
         exclude: Globs of groups that stay whole.
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it; a number, or globs to numbers.
@@ -88,7 +87,8 @@ def prune(
         factory: How :func:`rlprune.load` builds the dense network again: the dotted path of a
             function, or keyword arguments of ``rlprune.models.create``.
         exports: ``onnx`` and ``torch_export``, or fewer.
-        latency: ``batch_size``, ``repeats``, ``threads`` of the report's measurement.
+        latency: ``batch_size``, ``repeats``, ``threads`` ... of the report's measurement, see
+            :class:`rlprune.run.TimingSpec`.
         stages: Which stages to run, of ``search``, ``finetune``, ``export``, ``report``; those
             before must have been run in ``out_dir``.
         redo: Run stages again whose settings differ from those recorded in ``out_dir``; without
@@ -106,57 +106,35 @@ def prune(
         BudgetError: A budget function fails, or the final network breaks a budget.
         RlpruneError: Whatever else is wrong with the network, data or score; names it.
     """
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        raise ConfigError(f"stage {unknown[0]!r} is unknown; choose of {', '.join(STAGES)}")
-    if not isinstance(evaluator, EvaluatorConfig):
-        evaluator = _evaluator_config(evaluator or {})
-    if isinstance(finetune, str):
-        if finetune != "auto":
-            raise ConfigError(f"finetune must be a FineTune, None or 'auto', got {finetune!r}")
-        finetune = None if data is None else FineTune()
-    chosen, evaluator = default_compensation(compensation, data, evaluator, finetune)
-    asked = budget_module.sets(budgets)
-    dense, inputs = place(model, example_inputs, device)
+    options = dict(locals())
+    live = {name: options.pop(name) for name in ("model", "example_inputs", "data", "score")}
+    return launch(RunSpec.of(**options), **live)
+
+
+def launch(
+    spec: RunSpec,
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    data: Data | None = None,
+    score: Callable[[nn.Module], float] | None = None,
+) -> PruneResult:
+    """Run a specification: what :func:`prune` does with its keyword arguments.
+
+    Args:
+        spec: What is asked for.
+        model: The trained network; never changed.
+        example_inputs: What it is called with.
+        data: Training, held-out and test samples.
+        score: Replaces the score on held-out data.
+
+    Raises:
+        RlpruneError: As :func:`prune`.
+    """
+    asked = spec.asked()
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
-        job = Job(
-            dense=dense,
-            example_inputs=inputs,
-            data=data,
-            score=score,
-            budgets=asked.sets[0],
-            agent=agent,
-            evaluations=evaluations,
-            importance=default_importance(importance, chosen),
-            compensation=chosen,
-            auto_compensation=isinstance(compensation, str) and compensation == "auto",
-            evaluator=evaluator,
-            finetune=finetune,
-            structure={
-                "exclude": tuple(exclude),
-                "min_width": min_width,
-                "round_to": round_to,
-                "bounds": dict(bounds or {}),
-            },
-            latency=dict(latency or {}),
-            exports=tuple(exports),
-            seed=seed,
-            folder=RunFolder(scratch if out_dir is None else out_dir),
-            factory={"name": factory} if isinstance(factory, str) else plain(factory),
-            progress=progress,
-        )
-        kept = out_dir is not None
+        folder = RunFolder(scratch if spec.out_dir is None else spec.out_dir)
+        job = Job.open(spec, model, example_inputs, data=data, score=score, folder=folder)
         if asked.varied is None:
-            return Run(job, tuple(stages), redo, kept).run()
-        return prune_front(job, asked, front_later, tuple(stages), redo, kept)
-
-
-def _evaluator_config(options: Mapping[str, Any]) -> EvaluatorConfig:
-    try:
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
-        }
-        return EvaluatorConfig(**fields)
-    except TypeError as error:
-        known = ", ".join(EvaluatorConfig.__dataclass_fields__)
-        raise ConfigError(f"evaluator: {error}; its options are {known}") from error
+            return Stages(job).run()
+        return prune_front(job, asked)

@@ -14,10 +14,10 @@ from torch import nn
 
 from rlprune.budgets import count_bytes, count_macs, count_params
 from rlprune.budgets.latency import LatencyMeter, LatencySettings
-from rlprune.errors import ConfigError
+from rlprune.files import plain, write_json, write_text
 from rlprune.inputs import batch_of
 from rlprune.plan import Plan
-from rlprune.run.folder import StageRecord, plain, write_json, write_text
+from rlprune.run.folder import StageRecord
 from rlprune.run.job import Job
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def run_report(
             "data": None if job.data is None else repr(job.data),
             "agent": job.settings["search"]["agent"],
             "start": search.get("start"),
-            "seed": job.seed,
+            "seed": job.spec.seed,
             "latency": settings,
             "exports": by_stage["export"].result if "export" in by_stage else {},
             "groups": search["groups"],
@@ -118,11 +118,8 @@ def _size(network: nn.Module, example_inputs: Any) -> dict[str, float]:
 
 def _latency(job: Job, network: nn.Module) -> tuple[float, float, dict[str, Any]]:
     """Milliseconds of the dense and the pruned network, timed interleaved."""
-    try:
-        settings = LatencySettings(**{"device": str(job.device), "repeats": 30, **job.latency})
-    except TypeError as error:
-        known = ", ".join(LatencySettings.__dataclass_fields__)
-        raise ConfigError(f"latency: {error}; its options are {known}") from error
+    timing = job.spec.latency
+    settings = LatencySettings(**{**vars(timing), "device": timing.device or str(job.device)})
     inputs = batch_of(job.example_inputs, settings.batch_size)
     meter = LatencyMeter(job.dense, inputs, settings)
     pruned = meter(network, inputs)

@@ -15,10 +15,10 @@ import numpy as np
 from torch import nn
 
 from rlprune.errors import BudgetError, StructureError
+from rlprune.files import read_json, write_json, write_tensors, write_text
 from rlprune.plan import Plan
-from rlprune.run.folder import read_json, write_json, write_tensors, write_text
 from rlprune.run.job import Job
-from rlprune.run.verify import MARGIN, broken, measure, require_met
+from rlprune.run.verify import MARGIN, over_limit, require_met, values_of
 
 if TYPE_CHECKING:
     from rlprune.problem import Problem
@@ -59,8 +59,8 @@ def run_search(job: Job) -> dict[str, Any]:
             evaluator,
             agent=starting_agent(job),
             evaluations=job.evaluations,
-            seed=job.seed,
-            progress=job.progress,
+            seed=job.spec.seed,
+            progress=job.spec.progress,
             tensorboard=fresh_events(job),
         )
         return settle(job, evaluator, result)
@@ -91,11 +91,11 @@ def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> P
         job.budgets,
         data=job.data,
         score=job.score,
-        importance=job.importance,
-        config=job.evaluator,
+        importance=job.spec.importance,
+        config=job.spec.evaluator,
         store=store,
         open_limits=open_limits,
-        seed=job.seed,
+        seed=job.spec.seed,
         foresight=store.parent,
     )
 
@@ -126,7 +126,7 @@ def starting_agent(job: Job) -> Agent:
     """
     from rlprune.search.agent import copy_saved, resolve_agent
 
-    agent = resolve_agent(job.agent)
+    agent = resolve_agent(job.spec.agent)
     kept = job.folder / START
     start = getattr(agent.config, "start", None)
     if start is None:
@@ -207,8 +207,8 @@ def _choose(
     budgets = evaluator.budgets
     for plan in _candidates(evaluator, finalists):
         network = job.compacted(plan)
-        costs = measure(budgets, network, job.example_inputs)
-        over = broken(budgets, costs, MARGIN)
+        costs = values_of(budgets, network, job.example_inputs)
+        over = over_limit(budgets, costs, MARGIN)
         if not over:
             return plan, network, costs
         if not any(budget.measured for budget in over):

@@ -16,11 +16,12 @@ from torch import nn
 from rlprune import budgets as budget_module
 from rlprune.budgets import ResolvedBudget
 from rlprune.errors import CheckpointError
+from rlprune.files import file_digest, plain
 from rlprune.identity import digest
 from rlprune.plan import Plan
 from rlprune.run.changes import compare_with_run
 from rlprune.run.example import save_example
-from rlprune.run.folder import StageRecord, file_digest, plain
+from rlprune.run.folder import StageRecord
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
 from rlprune.run.verify import require_met
@@ -28,7 +29,7 @@ from rlprune.run.verify import require_met
 log = logging.getLogger(__name__)
 
 
-class Run:
+class Stages:
     """Runs the stages of one job.
 
     Whatever is handed over meets every budget as measured in this run (law 2): a network taken
@@ -36,27 +37,18 @@ class Run:
 
     Args:
         job: The job.
-        stages: Which stages to run.
-        redo: Whether stages with other settings may run again.
-        kept: Whether the run folder outlives the run.
         search: Runs the search stage; the job's own search when None.
 
     Raises:
         ConfigError: The folder holds a run with other settings, and ``redo`` is false.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        stages: tuple[str, ...],
-        redo: bool,
-        kept: bool,
-        search: Callable[[], dict[str, Any]] | None = None,
-    ) -> None:
-        self.job, self.stages, self.kept = job, stages, kept
+    def __init__(self, job: Job, search: Callable[[], dict[str, Any]] | None = None) -> None:
+        self.job, self.stages = job, job.spec.stages
+        self.kept = job.spec.out_dir is not None
         self._own_search = search
         self._made: set[str] = set()
-        compare_with_run(job, redo)
+        compare_with_run(job)
         if not save_example(job.folder.path, job.example_inputs):
             log.info("example inputs of this kind are not stored; rlprune.load will ask for them")
 
@@ -119,7 +111,7 @@ class Run:
         return record
 
     def _export(self, network: nn.Module) -> None:
-        if "export" not in self.stages or not self.job.exports or not self.kept:
+        if "export" not in self.stages or not self.job.spec.exports or not self.kept:
             return
         from rlprune.run.export_stage import outputs, run_export
 

@@ -19,7 +19,7 @@ MARGIN = 0.03
 the fine-tuned network is put on the clock."""
 
 
-def measure(
+def values_of(
     budgets: Sequence[ResolvedBudget], network: nn.Module, example_inputs: Any
 ) -> dict[str, float]:
     """Run every budget's function on a network.
@@ -38,7 +38,7 @@ def measure(
     return {budget.name: _measure(budget, network, example_inputs) for budget in budgets}
 
 
-def broken(
+def over_limit(
     budgets: Sequence[ResolvedBudget], values: Mapping[str, float], margin: float = 0.0
 ) -> tuple[ResolvedBudget, ...]:
     """The budgets over their limit; where a clock is read, over ``1 - margin`` of it."""
@@ -66,8 +66,8 @@ def require_met(
     Raises:
         BudgetError: A budget is not met; says by how much.
     """
-    values = measure(budgets, network, example_inputs)
-    over = broken(budgets, values)
+    values = values_of(budgets, network, example_inputs)
+    over = over_limit(budgets, values)
     if over:
         listed = "; ".join(
             f"{b.name}: {values[b.name]:.6g} {b.unit} over the limit {b.limit:.6g}".replace(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlprune.errors import ConfigError
+from rlprune.options import build, check_types
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("onecycle", "cosine", "constant")
@@ -55,6 +56,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check_types(self, type(self).__name__)
         self._require("epochs", self.epochs >= 0, "0 or more")
         self._require("optimizer", self.optimizer in OPTIMIZERS, " or ".join(OPTIMIZERS))
         self._require("schedule", self.schedule in SCHEDULES, " or ".join(SCHEDULES))
@@ -76,15 +78,9 @@ class Recipe:
             fields: Field names and values.
 
         Raises:
-            ConfigError: A name is unknown.
+            ConfigError: A name is unknown, or a value has another type.
         """
-        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ConfigError(
-                f"{cls.__name__} has no field {', '.join(unknown)}; it has "
-                f"{', '.join(cls.__dataclass_fields__)}"
-            )
-        return cls(**fields)
+        return build(cls, fields, cls.__name__)
 
     def _require(self, field: str, holds: bool, valid: str) -> None:
         if not holds:

@@ -12,8 +12,8 @@ from torch import nn
 
 from rlprune.bench import main, peers, report, search
 from rlprune.bench.cells import planned
-from rlprune.bench.setting import Setting, open_setting
 from rlprune.bench.tuning import shortened
+from rlprune.bench.workbench import Workbench, open_workbench
 from rlprune.compaction import build
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.plan import Plan
@@ -167,53 +167,53 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def setting(composed: Composed) -> Setting:
-    return open_setting(composed("search", "compensation=bn"))
+def setting(composed: Composed) -> Workbench:
+    return open_workbench(composed("search", "compensation=bn"))
 
 
-def test_widths_are_read_from_tensor_sizes(setting: Setting) -> None:
-    groups = setting.job.groups
+def test_widths_are_read_from_tensor_sizes(bench: Workbench) -> None:
+    groups = bench.job.groups
     plan = Plan.uniform(groups, 0.6)
-    assert peers.widths_of(setting, build(groups, plan)) == list(plan.widths.values())
+    assert peers.widths_of(bench, build(groups, plan)) == list(plan.widths.values())
     other = nn.Sequential(nn.Linear(3, 3))
-    assert peers.widths_of(setting, other) is None
+    assert peers.widths_of(bench, other) is None
 
 
-def test_widths_that_contradict_each_other_are_not_read(setting: Setting) -> None:
-    groups = setting.job.groups
+def test_widths_that_contradict_each_other_are_not_read(bench: Workbench) -> None:
+    groups = bench.job.groups
     small = build(groups, Plan.uniform(groups, 0.6))
     part = next(p for p in groups.slices(groups.prunable[0]) if p.role == "tied")
     path, _, attribute = part.tensor.rpartition(".")
     module = small.get_submodule(path)
     tensor = getattr(module, attribute)
     setattr(module, attribute, nn.Parameter(tensor[:-1].detach().clone()))
-    assert peers.widths_of(setting, small) is None
+    assert peers.widths_of(bench, small) is None
 
 
 def test_a_peer_that_fails_leaves_its_reason(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> tuple[nn.Module, int]:
         raise peers.PeerError("Torch-Pruning fails on this network: ZeroDivisionError")
 
     monkeypatch.setitem(peers.PEERS, "torch_pruning_taylor", fail)
-    assert "ZeroDivisionError" in peers.run_peer("torch_pruning_taylor", setting)["error"]
+    assert "ZeroDivisionError" in peers.run_peer("torch_pruning_taylor", bench)["error"]
 
 
 def test_a_peer_is_measured_as_it_is_and_as_a_plan(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups = setting.job.groups
+    groups = bench.job.groups
     plan = Plan.uniform(groups, 0.6)
     monkeypatch.setitem(peers.PEERS, "torch_pruning_magnitude", lambda *_: (build(groups, plan), 0))
-    cell = peers.run_peer("torch_pruning_magnitude", setting)
+    cell = peers.run_peer("torch_pruning_magnitude", bench)
     assert cell["widths"] == plan.widths
     assert cell["quality"] == pytest.approx(cell["quality_as_plan"], abs=1e-3)
     assert report.summarize([cell])[0]["label"] == "torch_pruning_magnitude"
 
 
-def test_short_epochs_draw_from_the_whole_training_split(setting: Setting) -> None:
-    data = setting.data
+def test_short_epochs_draw_from_the_whole_training_split(bench: Workbench) -> None:
+    data = bench.data
     short = shortened(data, 128)
     assert shortened(data, None) is data
     first, second = (torch.cat([x for x, _ in short.train_batches(epoch, 32)]) for epoch in (1, 2))

@@ -15,8 +15,8 @@ import torch
 from rlprune.bench import evaluation, fidelity, speed
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.plans import diverse
-from rlprune.bench.setting import open_setting
 from rlprune.bench.tables import spearman, spearman_interval, spread
+from rlprune.bench.workbench import open_workbench
 from rlprune.cli.job import run as run_job
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.oneshot import mask
@@ -49,7 +49,7 @@ def test_tables() -> None:
 
 
 def test_the_mask_is_renewed_for_every_plan(composed: Composed) -> None:
-    job = open_setting(composed("search")).job
+    job = open_workbench(composed("search")).job
     masked = MaskedDense(job.groups)
     x = job.example_inputs
     for keep in (0.4, 0.8, 1.0):
@@ -97,7 +97,7 @@ def test_slow_ways_are_timed_on_fewer_plans() -> None:
 
 
 def test_plans_are_distinct_and_meet_the_budget(composed: Composed) -> None:
-    problem = open_setting(composed("fidelity")).evaluator()
+    problem = open_workbench(composed("fidelity")).evaluator()
     plans = diverse(problem, 9, 8, seed=0)
     assert len({widths for _, widths in plans}) == 9
     assert {kind for kind, _ in plans} >= {"uniform", "search", "independent", "smooth"}

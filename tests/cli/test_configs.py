@@ -58,9 +58,9 @@ def test_every_evaluator_is_read(option: str) -> None:
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("importance/")])
 def test_every_criterion_is_known(option: str) -> None:
     from rlprune import importance
-    from rlprune.cli.job import criterion
+    from rlprune.run import RunSpec
 
-    chosen = criterion(compose([option.replace("/", "=")])["importance"])
+    chosen = RunSpec.from_config(compose([option.replace("/", "=")])).importance
     assert chosen in (*importance.CRITERIA, "auto")
 
 

@@ -10,29 +10,11 @@ from torch import nn
 
 import rlprune
 from rlprune.cli.commands import compose
-from rlprune.cli.job import criterion
 from rlprune.compensation import LeastSquares
 from rlprune.problem import EvaluatorConfig
-from rlprune.run import pruning
-from rlprune.run.job import default_compensation, default_importance
+from rlprune.run import RunSpec
+from rlprune.run.defaults import default_compensation, default_importance, settled
 from rlprune.training import FineTune
-
-
-class StopError(Exception):
-    """Ends a run where its job would begin."""
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of the jobs that runs would begin."""
-    seen: list[dict[str, Any]] = []
-
-    def job(*args: Any, **arguments: Any) -> None:
-        seen.append(arguments)
-        raise StopError
-
-    monkeypatch.setattr(pruning, "Job", job)
-    return seen
 
 
 @pytest.mark.parametrize(
@@ -66,18 +48,13 @@ def test_auto_is_obs_where_least_squares_makes_up_for_what_goes(
         ({"data": None, "score": lambda model: 1.0, "finetune": None}, "l1"),
     ],
 )
-def test_prune_fills_it_in(
-    options: dict[str, Any],
-    expected: str,
-    dense: nn.Module,
-    settings: dict[str, Any],
-    jobs: list[dict[str, Any]],
-    tmp_path: Path,
+def test_a_specification_fills_it_in(
+    options: dict[str, Any], expected: str, settings: dict[str, Any]
 ) -> None:
-    x = settings["data"].example_inputs
-    with pytest.raises(StopError):
-        rlprune.prune(dense, x, out_dir=tmp_path / "run", **{**settings, **options})
-    assert [job["importance"] for job in jobs] == [expected]
+    given = {**settings, **options}
+    data = given.pop("data")
+    given.pop("score", None)
+    assert settled(RunSpec.of(**given), data).importance == expected
 
 
 @pytest.mark.parametrize(
@@ -92,11 +69,8 @@ def test_prune_fills_it_in(
 def test_the_command_line_means_the_same(
     overrides: list[str], expected: str, settings: dict[str, Any]
 ) -> None:
-    config = compose(overrides)
-    chosen, _ = default_compensation(
-        config["compensation"], settings["data"], EvaluatorConfig(), FineTune()
-    )
-    assert default_importance(criterion(config["importance"]), chosen) == expected
+    spec = RunSpec.from_config(compose(overrides))
+    assert settled(spec, settings["data"]).importance == expected
 
 
 def test_a_run_with_the_defaults_compensates_and_prunes_in_that_order(

@@ -5,14 +5,8 @@ from pathlib import Path
 import pytest
 
 from rlprune.errors import ConfigError
-from rlprune.run.folder import (
-    RunFolder,
-    plain,
-    read_json,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from rlprune.files import plain, read_json, write_atomically, write_json, write_text
+from rlprune.run.folder import RunFolder
 
 
 def test_a_record_vouches_for_its_files(tmp_path: Path) -> None:

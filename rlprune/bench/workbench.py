@@ -17,19 +17,17 @@ from torch import nn
 from rlprune import budgets as budget_module
 from rlprune import data as data_module
 from rlprune.budgets import ResolvedBudget
-from rlprune.cli.job import criterion
 from rlprune.data import Data
-from rlprune.errors import ConfigError
+from rlprune.files import plain, write_json
 from rlprune.identity import digest
-from rlprune.problem import EvaluatorConfig, Problem, create
-from rlprune.run.dense import dense_network
-from rlprune.run.folder import RunFolder, plain, write_json
-from rlprune.run.job import (
+from rlprune.problem import Problem, create
+from rlprune.run import (
     Job,
-    default_compensation,
-    default_importance,
-    place,
+    RunFolder,
+    RunSpec,
+    dense_network,
     resolve_device,
+    use_threads,
 )
 from rlprune.training import FineTune, Pretrain
 
@@ -37,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Setting:
+class Workbench:
     """One problem of a benchmark.
 
     Attributes:
@@ -65,7 +63,7 @@ class Setting:
     @property
     def recipe(self) -> FineTune:
         """The one fine-tuning recipe."""
-        return self.job.finetune or FineTune(epochs=0)
+        return self.job.recipe or FineTune(epochs=0)
 
     def evaluator(self, store: str | None = None, rescore_images: int | None = None) -> Problem:
         """The evaluator a run would search with.
@@ -75,17 +73,17 @@ class Setting:
             rescore_images: Images finalists are scored on, in place of the job's own number.
         """
         job = self.job
-        config = job.evaluator
+        config = job.spec.evaluator
         if rescore_images is not None:
             config = replace(config, rescore_images=rescore_images)
         return create(
             job.groups,
             job.budgets,
             data=job.data,
-            importance=job.importance,
+            importance=job.spec.importance,
             config=config,
             store=None if store is None else self.folder / store,
-            seed=job.seed,
+            seed=job.spec.seed,
             foresight=self.folder,
         )
 
@@ -95,74 +93,54 @@ class Setting:
         return budget_module.resolve(job.budgets, job.dense, job.example_inputs, job.groups)
 
 
-def open_setting(config: Mapping[str, Any]) -> Setting:
+def open_workbench(config: Mapping[str, Any]) -> Workbench:
     """Open network and data of a composed configuration.
 
     Args:
         config: The composed configuration with its ``bench`` part.
 
     Returns:
-        The setting; ``problem.json`` in its folder describes it.
+        The workbench; ``problem.json`` in its folder describes it.
 
     Raises:
         RlpruneError: Whatever is wrong with the configuration, the network or the data.
     """
-    use_threads(config)
-    parsed = budget_module.parse(budget_module.from_config(config["budget"]))
-    evaluator = _evaluator_config(config["evaluator"])
+    use_threads(config["threads"])
+    asked = RunSpec.from_config(config).asked()
+    recipe = Pretrain.from_dict(config["pretrain"])
     opened = data_module.load(**config["data"])
-    recipe = FineTune.from_dict(config["finetune"])
-    chosen, evaluator = default_compensation(config["compensation"], opened, evaluator, recipe)
     device = resolve_device(config["device"], nn.Identity())
     network = dense_network(
         config["model"],
         opened,
-        Pretrain.from_dict(config["pretrain"]),
+        recipe,
         seed=config["dense_seed"],
         folder=Path(config["pretrained_dir"]),
         device=device,
     )
-    dense, inputs = place(network, opened.example_inputs, device)
-    asked = "+".join(_slug(f"{budget.name}_{budget.limit}") for budget in parsed)
-    name = f"{_slug(_model_name(config['model']))}-{_slug(opened.name)}-{asked}"
+    limits = "+".join(_slug(f"{budget.name}_{budget.limit}") for budget in asked.sets[0])
+    name = f"{_slug(_model_name(config['model']))}-{_slug(opened.name)}-{limits}"
     folder = Path(config["bench"]["out"]).expanduser() / name
-    job = Job(
-        dense=dense,
-        example_inputs=inputs,
-        data=opened,
-        score=None,
-        budgets=parsed,
-        agent=None,
-        evaluations=1,
-        importance=default_importance(criterion(config["importance"]), chosen),
-        compensation=chosen,
-        evaluator=evaluator,
-        finetune=recipe,
-        structure=dict(config["structure"]),
-        latency=dict(config["latency"]),
-        exports=(),
-        seed=config["seed"],
-        folder=RunFolder(folder),
-        factory=None,
-    )
-    setting = Setting(name, config["bench"], job, opened, folder)
-    write_json(folder / "problem.json", describe(setting, config))
-    return setting
+    spec = RunSpec.from_config(config, device=str(device), out_dir=folder)
+    job = Job.open(spec, network, opened.example_inputs, data=opened, folder=RunFolder(folder))
+    bench = Workbench(name, config["bench"], job, opened, folder)
+    write_json(folder / "problem.json", describe(bench, config))
+    return bench
 
 
-def describe(setting: Setting, config: Mapping[str, Any]) -> dict[str, Any]:
+def describe(bench: Workbench, config: Mapping[str, Any]) -> dict[str, Any]:
     """What the results of a problem depend on, for its ``problem.json``."""
-    job = setting.job
+    job = bench.job
     sections = ("model", "data", "budget", "evaluator", "importance", "finetune", "structure")
     return {
-        "name": setting.name,
+        "name": bench.name,
         "network": _model_name(config["model"]),
-        "data": repr(setting.data),
+        "data": repr(bench.data),
         "decisions": [group.name for group in job.groups.prunable],
         "dense_widths": [group.width for group in job.groups.prunable],
-        "budgets": {b.name: {"limit": b.limit, "dense": b.dense} for b in setting.budgets()},
-        "bench": plain(setting.options),
-        "compensation": plain(job.compensation),
+        "budgets": {b.name: {"limit": b.limit, "dense": b.dense} for b in bench.budgets()},
+        "bench": plain(bench.options),
+        "compensation": plain(job.spec.compensation),
         "config": {section: plain(config[section]) for section in sections},
         "environment": environment(),
     }
@@ -180,23 +158,6 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def use_threads(config: Mapping[str, Any]) -> None:
-    """Set PyTorch's CPU threads as the configuration asks."""
-    if config["threads"] is not None:
-        torch.set_num_threads(int(config["threads"]))
-
-
-def _evaluator_config(options: Mapping[str, Any]) -> EvaluatorConfig:
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
-    }
-    try:
-        return EvaluatorConfig(**fields)
-    except TypeError as error:
-        known = ", ".join(EvaluatorConfig.__dataclass_fields__)
-        raise ConfigError(f"evaluator: {error}; its options are {known}") from error
 
 
 def _model_name(model: Mapping[str, Any]) -> str:

@@ -1,0 +1,279 @@
+"""The specification of a run: every option with its default, checked before anything starts.
+
+Python (:func:`rlprune.prune`), the command line, benchmarks and the runs of a front all build a
+:class:`RunSpec`; no other place has defaults of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from rlprune.budgets import BudgetSets, sets
+from rlprune.budgets.latency import DTYPES
+from rlprune.errors import ConfigError
+from rlprune.options import build, check_types, hint
+from rlprune.problem import EvaluatorConfig
+from rlprune.run.folder import STAGES
+from rlprune.structure.limits import Limits
+from rlprune.training import FineTune
+
+EXPORTS = ("onnx", "torch_export")
+
+
+@dataclass(frozen=True)
+class StructureSpec:
+    """What may be pruned. Names are globs over the table of ``rlprune discover``.
+
+    Attributes:
+        exclude: Groups that stay whole.
+        min_width: Fewest units of any group.
+        round_to: Kept channels are multiples of it: a number, or globs to numbers.
+        bounds: Globs to (lowest, highest) keep ratio.
+    """
+
+    exclude: tuple[str, ...] = ()
+    min_width: int = 1
+    round_to: int | Mapping[str, int] = 1
+    bounds: Mapping[str, tuple[float, ...] | list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what needs no network; the rest is checked where the groups are found."""
+        check_types(self, "structure")
+        for glob, pair in self.bounds.items():
+            if len(pair) != 2:
+                raise ConfigError(f"structure.bounds: {glob!r} is {list(pair)}; give two ratios")
+        Limits(**self.options())
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of :func:`rlprune.discover`."""
+        return {**vars(self), "bounds": {g: tuple(pair) for g, pair in self.bounds.items()}}
+
+
+@dataclass(frozen=True)
+class TimingSpec:
+    """How the report times the dense and the pruned network.
+
+    Attributes:
+        batch_size: Samples per forward.
+        repeats: Timed pairs of forwards.
+        warmup: Untimed forwards of each network.
+        threads: CPU threads; None keeps the current number.
+        dtype: Floating-point type of weights and inputs.
+        device: Where to run; None is where the run's networks are.
+    """
+
+    batch_size: int = 1
+    repeats: int = 30
+    warmup: int = 3
+    threads: int | None = None
+    dtype: str = "float32"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_types(self, "latency")
+        for name, least in (("batch_size", 1), ("repeats", 1), ("warmup", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"latency.{name} must be at least {least}, got {value}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"latency.dtype={self.dtype!r}: {hint(self.dtype, DTYPES)}")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that is asked of a run, besides the network and its data.
+
+    Attributes:
+        budgets: As for :func:`rlprune.budgets.parse`; one of them may have a list of limits.
+        agent: Search agent: a name, a mapping with ``name`` and options, a configuration, an agent.
+        evaluations: Unique candidate evaluations of the search.
+        front_later: With a list of limits, the evaluations of every limit after the first one, as
+            a share.
+        importance: Criterion that orders the units of a group; ``auto`` depends on compensation.
+        compensation: How surviving weights make up for the removed ones; ``auto`` depends on data
+            and fine-tuning.
+        evaluator: How candidates are scored.
+        finetune: The recipe; ``auto`` trains where there is data.
+        structure: What may be pruned.
+        latency: How the report times networks.
+        exports: Which files are written beside plan and weights.
+        stages: Which stages run.
+        seed: Decides every random choice.
+        device: Where networks run; None stays where the model is, ``auto`` takes a GPU.
+        out_dir: The run folder; None keeps nothing.
+        factory: How the dense network is built again, see :func:`rlprune.load`.
+        redo: Whether stages run again whose settings differ from those recorded.
+        progress: Whether bars are drawn; None draws them on a terminal.
+
+    Raises:
+        ConfigError: An option is unknown, has another type or is out of its range.
+        BudgetError: A budget cannot be read.
+
+    Example:
+        >>> RunSpec.of(budgets={"macs": 0.5}, evaluator={"images": 128}).evaluations
+        300
+    """
+
+    budgets: Any
+    agent: Any = "ppo_lagrangian"
+    evaluations: int = 300
+    front_later: float = 0.4
+    importance: Any = "auto"
+    compensation: Any = "auto"
+    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+    finetune: FineTune | Literal["auto"] | None = "auto"
+    structure: StructureSpec = field(default_factory=StructureSpec)
+    latency: TimingSpec = field(default_factory=TimingSpec)
+    exports: tuple[str, ...] = EXPORTS
+    stages: tuple[str, ...] = STAGES
+    seed: int = 0
+    device: Any = None
+    out_dir: str | os.PathLike[str] | None = None
+    factory: str | Mapping[str, Any] | None = None
+    redo: bool = False
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything that can be checked without the network."""
+        check_types(self, "prune")
+        if self.evaluations < 1:
+            raise ConfigError(f"evaluations must be at least 1, got {self.evaluations}")
+        if not 0 < self.front_later <= 1:
+            raise ConfigError(f"front: later must be in (0, 1], got {self.front_later}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if not self.stages:
+            raise ConfigError(f"stages is empty; choose of {', '.join(STAGES)}")
+        _known("stage", self.stages, STAGES)
+        _known("export", self.exports, EXPORTS)
+        if isinstance(self.factory, Mapping) and not all(isinstance(k, str) for k in self.factory):
+            raise ConfigError("factory: expected keyword arguments of rlprune.models.create")
+        object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
+        self._resolve()
+
+    def _resolve(self) -> None:
+        """Read budgets and names, so that mistakes are told before any training."""
+        from rlprune.compensation import methods
+        from rlprune.importance import find
+        from rlprune.search.runner import resolve_agent
+
+        self.asked()
+        if self.agent is not None:
+            resolve_agent(self.agent)
+        if self.importance != "auto" and not isinstance(self.importance, Mapping):
+            find(self.importance)
+        if self.compensation != "auto":
+            methods(self.compensation)
+        methods(self.evaluator.compensation)
+
+    def asked(self) -> BudgetSets:
+        """The budgets, one set for every limit of a front."""
+        if not isinstance(self.budgets, (Mapping, list, tuple)):
+            raise ConfigError(
+                f"budgets={self.budgets!r}: give names with limits, as in budgets={{'macs': 0.5}}"
+            )
+        return sets(self.budgets)
+
+    @classmethod
+    def of(cls, **options: Any) -> RunSpec:
+        """Build a specification from keyword arguments as :func:`rlprune.prune` takes them.
+
+        Args:
+            **options: Fields, and those of ``structure`` by themselves; mappings for the nested
+                ones are taken too, and lists for tuples.
+        """
+        given = dict(options)
+        own = {field.name for field in fields(StructureSpec)}
+        structure = {name: given.pop(name) for name in sorted(own & given.keys())}
+        known = {field.name for field in fields(cls)} - {"structure"}
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"prune has no option {unknown[0]!r}; {hint(unknown[0], known | own)}"
+            )
+        structure = {name: value for name, value in structure.items() if value is not None}
+        if isinstance(structure.get("exclude"), str):
+            structure["exclude"] = (structure["exclude"],)
+        given["structure"] = build(StructureSpec, _tuples(structure), "structure")
+        for name, kind in (
+            ("evaluator", EvaluatorConfig), ("finetune", FineTune), ("latency", TimingSpec),
+        ):  # fmt: skip
+            value = given.get(name)
+            if isinstance(value, Mapping) or (
+                value is None and name in given and name != "finetune"
+            ):
+                given[name] = build(kind, value or {}, name)
+        if isinstance(given.get("finetune"), str) and given["finetune"] != "auto":
+            raise ConfigError(
+                f"finetune must be a FineTune, None or 'auto', got {given['finetune']!r}"
+            )
+        for name in ("exports", "stages"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])
+        return cls(**given)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **options: Any) -> RunSpec:
+        """Build a specification from a composed configuration of the command line.
+
+        Args:
+            config: As ``rlprune --cfg job`` prints it.
+            **options: Options that a configuration does not have, such as ``out_dir``.
+
+        Raises:
+            ConfigError: Also for a key that no part of rlprune reads.
+        """
+        valid = (*_CONFIG, *_ELSEWHERE)
+        unknown = [key for key in config if key not in valid]
+        if unknown:
+            raise ConfigError(f"the configuration has no {unknown[0]!r}; {hint(unknown[0], valid)}")
+        front = config["front"]
+        if not isinstance(front, Mapping) or set(front) != {"later"}:
+            raise ConfigError(f"front={front!r}: it has the option 'later' alone")
+        stage = config["stage"]
+        return cls.of(
+            budgets={name: value for name, value in config["budget"].items() if value is not None},
+            front_later=front["later"],
+            importance=_criterion(config["importance"]),
+            stages=STAGES if stage in ("all", "pretrain") else (stage,),
+            exports=config["export"],
+            **{name: config[name] for name in _SAME},
+            **build(StructureSpec, config["structure"], "structure").options(),
+            **options,
+        )
+
+
+_SAME = ("agent", "evaluations", "compensation", "evaluator", "finetune", "latency", "seed")
+_CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
+_ELSEWHERE = (
+    "model", "data", "pretrain", "dense_seed", "device", "threads", "run", "pretrained_dir",
+    "bench",
+)  # fmt: skip
+"""Keys of a configuration that describe the network, its data, or how the program runs."""
+
+
+def _criterion(importance: Mapping[str, Any] | str) -> Any:
+    """The importance criterion of a configuration: a name, or a function by its dotted path."""
+    from rlprune.locate import locate
+
+    if isinstance(importance, str):
+        chosen: Any = importance
+    else:
+        chosen = importance.get("_target_", importance.get("criterion"))
+    if chosen is None:
+        raise ConfigError("importance: give criterion=a name, or _target_=a function's dotted path")
+    return locate(chosen) if "." in chosen else chosen
+
+
+def _known(kind: str, chosen: tuple[str, ...], valid: tuple[str, ...]) -> None:
+    unknown = [name for name in chosen if name not in valid]
+    if unknown:
+        raise ConfigError(f"{kind} {unknown[0]!r} is unknown; {hint(unknown[0], valid)}")
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
