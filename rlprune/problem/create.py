@@ -57,7 +57,7 @@ class EvaluatorConfig:
     precision: str = "auto"
     channels_last: bool = True
     calibration_images: int = 1024
-    compensation: tuple[str, ...] = ()
+    compensation: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -167,7 +167,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def setting(composed: Composed) -> Workbench:
+def bench(composed: Composed) -> Workbench:
     return open_workbench(composed("search", "compensation=bn"))
 
 
