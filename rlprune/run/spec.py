@@ -159,7 +159,7 @@ class RunSpec:
         """Read budgets and names, so that mistakes are told before any training."""
         from rlprune.compensation import methods
         from rlprune.importance import find
-        from rlprune.search.runner import resolve_agent
+        from rlprune.search.agent import resolve_agent
 
         self.asked()
         if self.agent is not None:
