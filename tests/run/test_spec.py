@@ -87,7 +87,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed must be 0 or more, got -1"),
     ({"budgets": 0.5}, r"budgets=0\.5: give names with limits"),
     ({"budgets": {"mac": 0.5}}, "macs"),
-    ({"agent": "ppo"}, "unknown agent 'ppo'"),
+    ({"agent": "ppo"}, "agent 'ppo' is unknown"),
     ({"agent": {"name": "random", "anchors": 1}}, "anchors"),
     ({"importance": "l3"}, "l3"),
     ({"compensation": "least_square"}, "least_squares"),
