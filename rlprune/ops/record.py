@@ -139,7 +139,7 @@ class Op:
 
     @cached_property
     def random(self) -> bool:
-        """Whether it draws random numbers, as PyTorch says itself."""
+        """Whether it may draw random numbers, as PyTorch says itself."""
         return any(torch.Tag.nondeterministic_seeded in func.tags for func in overloads(self.name))
 
     @cached_property

@@ -26,7 +26,7 @@ def zeros_like_result(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     try:
         with torch.no_grad():
             shaped = func(*_as_meta(args), **{key: _as_meta(x) for key, x in kwargs.items()})
-    except NotImplementedError:
+    except RuntimeError:
         return func(*args, **kwargs)
     return _as_zeros(shaped, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -279,6 +280,11 @@ def _linear_macs(args: tuple[Any, ...], result: Any) -> int:
     return int(args[0].numel()) * int(args[1].shape[0])
 
 
+def product_zeros(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Zeros:
+    """Of a product whose third argument, where it is given, is a bias."""
+    return Zeros.ANY if len(args) < 3 or args[2] is None else Zeros.NEVER
+
+
 _ANY, _LAYER = Zeros.ANY, Scaling.LAYER
 _PLAIN, _ADDED = Operands(bias=None), Operands(x=1, weight=2, bias=0)
 
@@ -286,7 +292,14 @@ register("mm", mm, macs=_matrices(0), zeros=_ANY, scaling=_LAYER, operands=_PLAI
 register("bmm", bmm, macs=_matrices(0), zeros=_ANY, scaling=_LAYER, operands=_PLAIN)
 register("mv", mv, macs=_vectors(0), zeros=_ANY, scaling=_LAYER, operands=Operands(1, 0, None))
 register("dot vdot", dot, macs=_vectors(0), zeros=_ANY)
-register("linear", linear, macs=_linear_macs, scaling=_LAYER, operands=Operands())
+register(
+    "linear",
+    linear,
+    macs=_linear_macs,
+    zeros=product_zeros,
+    scaling=_LAYER,
+    operands=Operands(),
+)
 register("addmm", addmm, macs=_matrices(1), scaling=_LAYER, operands=_ADDED)
 register("baddbmm", baddbmm, macs=_matrices(1), scaling=_LAYER, operands=_ADDED)
 register("_addmm_activation", addmm, macs=_matrices(1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlprune.ops.families.contraction import product_zeros
 from rlprune.ops.joining import collapse, lines_along
 from rlprune.ops.labels import Planes, varying
 from rlprune.ops.notes import Contraction, Factor
@@ -134,6 +135,7 @@ register(
     "convolution _convolution convolution_overrideable",
     convolution,
     macs=_macs,
+    zeros=product_zeros,
     scaling=Scaling.LAYER,
     operands=Operands(groups=8),
 )

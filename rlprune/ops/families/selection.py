@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlprune.ops.joining import merge, tensors_in
 from rlprune.ops.labels import varying
-from rlprune.ops.record import Operands, Scaling, Zeros
+from rlprune.ops.record import Moves, Operands, Scaling, Zeros
 from rlprune.ops.table import name_of, register
 
 if TYPE_CHECKING:
@@ -180,12 +180,12 @@ def _by_mask(args: tuple[Any, ...]) -> bool:
 _FIRST, _EACH = Zeros.FIRST, Scaling.EACH
 
 register(
-    "roll repeat repeat_interleave index_select gather "
-    "pixel_shuffle pixel_unshuffle channel_shuffle",
+    "roll pixel_shuffle pixel_unshuffle channel_shuffle",
     moved_in_full,
+    moves=Moves.REARRANGES,
     zeros=_FIRST,
-    scaling=_EACH,
 )
+register("repeat repeat_interleave index_select gather", moved_in_full, zeros=_FIRST, scaling=_EACH)
 register("narrow unfold diagonal", moved_in_full, zeros=_FIRST, scaling=_EACH, view=True)
 register("as_strided", moved_in_full, view=True, layout=True)
 register("im2col", im2col, zeros=_FIRST, scaling=_EACH)
