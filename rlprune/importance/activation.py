@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rlprune.importance.base import ScoringData, combine
 from rlprune.importance.magnitude import l2
-from rlprune.observe import Observation, Site, rows, stream
+from rlprune.observe import Observation, Site, by_unit, stream
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -53,7 +53,7 @@ def mean_outputs(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
     counts: dict[str, int] = {}
 
     def add(seen: Observation) -> None:
-        name, units = seen.site.path, rows(seen).T.contiguous().abs().double()
+        name, units = seen.site.path, by_unit(seen).abs().double()
         sums[name] = sums.get(name, 0) + units.sum(1).cpu()
         counts[name] = counts.get(name, 0) + units.shape[1]
 

@@ -28,7 +28,7 @@ from rlprune.observe.recorder import (
     differentiable,
     stream,
 )
-from rlprune.observe.rows import channel_axis, places, rows
+from rlprune.observe.rows import by_unit, channel_axis, places, rows
 from rlprune.observe.sites import Site, expand
 from rlprune.observe.watch import Call, Watch, Watcher
 
@@ -43,6 +43,7 @@ __all__ = [
     "Watch",
     "Watcher",
     "attention_mask",
+    "by_unit",
     "capture",
     "channel_axis",
     "differentiable",

@@ -140,13 +140,17 @@ class Recorder:
     def _watcher(
         self, site: Site, sink: Sink, backward: bool, place: _Arguments
     ) -> Callable[[Call], None]:
+        sites: dict[int, Site] = {}
+
         def watcher(call: Call) -> None:
             if site.call is not None and call.number != site.call:
                 return
             value = place.take(call)
             if not isinstance(value, Tensor):
                 return
-            at = replace(site, call=call.number)
+            at = sites.get(call.number)
+            if at is None:
+                at = sites[call.number] = replace(site, call=call.number)
             if backward:
                 self._hand_back(site, at, sink, call, value, place)
                 return

@@ -43,6 +43,16 @@ def rows(seen: Observation, axis: int | None = None) -> Tensor:
     return value.flatten(0, -2) if mask is None else value[mask]
 
 
+def by_unit(seen: Observation, axis: int | None = None) -> Tensor:
+    """The same as `rows`, turned: ``[width, rows]``.
+
+    Raises:
+        DataError: The mask does not fit the value.
+    """
+    turned, mask = units_last(seen, axis).movedim(-1, 0), position_mask(seen, axis)
+    return turned.flatten(1) if mask is None else turned[:, mask]
+
+
 def units_last(seen: Observation, axis: int | None = None) -> Tensor:
     """The value with its units in the last dimension, at least ``[1, width]``."""
     value = seen.value
