@@ -133,6 +133,57 @@ def batch_size(example_inputs: ExampleInputs) -> int:
     return found[0]
 
 
+def sequences_of(example_inputs: ExampleInputs) -> Tensor:
+    """The sequences in the inputs: ``input_ids``, or the first tensor of two dimensions or more.
+
+    Returns:
+        A tensor [batch, length, ...].
+
+    Raises:
+        ConfigError: There is none.
+    """
+    named = example_inputs.get("input_ids") if isinstance(example_inputs, Mapping) else None
+    found: list[Tensor] = [named] if isinstance(named, Tensor) else []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.dim() >= 2:
+            found.append(tensor)
+        return tensor
+
+    map_tensors(example_inputs, note)
+    if not found or found[0].shape[1] < 1:
+        raise ConfigError("example_inputs hold no sequence, a tensor [batch, length, ...]")
+    return found[0]
+
+
+def at_length(example_inputs: ExampleInputs, n: int) -> Any:
+    """Repeat or truncate the sequences in the inputs to ``n`` positions along dimension 1.
+
+    Only tensors as long as `sequences_of` are changed.
+
+    Args:
+        example_inputs: Inputs in any accepted form, with at least one sequence.
+        n: Number of positions wanted, at least 1.
+
+    Returns:
+        Inputs of the same form.
+
+    Raises:
+        ConfigError: ``n`` is below 1, or the inputs hold no sequence.
+    """
+    if n < 1:
+        raise ConfigError(f"at_length: n must be at least 1, got {n}")
+    length = sequences_of(example_inputs).shape[1]
+
+    def resize(tensor: Tensor) -> Tensor:
+        if tensor.dim() < 2 or tensor.shape[1] != length:
+            return tensor
+        repeats = [1, -(-n // length), *[1] * (tensor.dim() - 2)]
+        return tensor.repeat(repeats)[:, :n]
+
+    return map_tensors(example_inputs, resize)
+
+
 def _unsupported(example_inputs: object) -> ConfigError:
     return ConfigError(
         "example_inputs must be a tensor with a batch dimension, a list or tuple of positional "

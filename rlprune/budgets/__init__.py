@@ -1,7 +1,8 @@
 """Budgets: what a network may cost, and how the cost is measured.
 
 A budget is a name, a function of the network that returns a number, and a limit. Built in are
-MACs, parameters, bytes, peak activation memory and measured latency; any function of
+MACs, parameters, bytes in memory and on disk, peak activation memory, bytes of a key-value cache,
+and measured latency; any function of
 ``(model, example_inputs)`` is one too.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from rlprune.budgets.base import Budget, Estimate, ResolvedBudget
 from rlprune.budgets.config import from_config, parse, resolve
+from rlprune.budgets.disk import DiskBytes, disk_bytes
 from rlprune.budgets.front import BudgetSets, sets
 from rlprune.budgets.latency import Latency
 from rlprune.budgets.limits import Limit
@@ -23,6 +25,7 @@ from rlprune.budgets.metrics import (
     count_params,
     peak_memory,
 )
+from rlprune.budgets.sequences import KvBytes, TokenMs, kv_bytes
 from rlprune.budgets.stored import Nonzeros, StoredBytes, count_nonzeros, stored_bytes
 
 __all__ = [
@@ -30,7 +33,9 @@ __all__ = [
     "Budget",
     "BudgetSets",
     "Bytes",
+    "DiskBytes",
     "Estimate",
+    "KvBytes",
     "Latency",
     "Limit",
     "Macs",
@@ -40,11 +45,14 @@ __all__ = [
     "PeakMemory",
     "ResolvedBudget",
     "StoredBytes",
+    "TokenMs",
     "count_bytes",
     "count_macs",
     "count_nonzeros",
     "count_params",
+    "disk_bytes",
     "from_config",
+    "kv_bytes",
     "parse",
     "peak_memory",
     "reported",

@@ -15,7 +15,7 @@ from rlprune.budgets.metric import METRICS, Metric
 from rlprune.budgets.tracing import LifetimeRun, ShapeRun, run_shapes
 from rlprune.budgets.units import BYTES, MACS, PARAMETERS
 from rlprune.errors import BudgetError
-from rlprune.inputs import ExampleInputs, batch_of, batch_size, map_tensors
+from rlprune.inputs import ExampleInputs, at_length, batch_of, batch_size, map_tensors
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -123,6 +123,7 @@ class Macs(Metric):
         limit: Share of the dense value (``0.5``, ``"50%"``) or an absolute count (``60e6``,
             ``"60M"``).
         name: Shown in reports.
+        length: Of the sequences that are counted; None for those of the example inputs.
     """
 
     unit: ClassVar[str] = MACS.name
@@ -132,7 +133,23 @@ class Macs(Metric):
     holders: ClassVar[Holders] = BY_MACS
     function = staticmethod(count_macs)
 
+    def __init__(
+        self, limit: float | str = 0.5, name: str | None = None, length: int | None = None
+    ) -> None:
+        super().__init__(limit, name)
+        if length is not None and length < 1:
+            raise BudgetError(f"budget {self.name!r}: length must be at least 1, got {length}")
+        self.length = length
+
+    def _bind(self, model: nn.Module, example_inputs: ExampleInputs) -> CostFunction:
+        if self.length is None:
+            return self.fn
+        inputs = at_length(example_inputs, self.length)
+        return lambda candidate, _: count_macs(candidate, inputs)
+
     def _estimate(self, groups: Groups) -> Estimate | None:
+        if self.length is not None:
+            return None  # its formula belongs to the example inputs' length
         return Estimate(groups.macs, groups.formulas["macs"].many)
 
 
