@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlprune.analysis.rows import chunks, shape
 from rlprune.errors import ConfigError, DataError
+from rlprune.importance.held import separation
 
 MASSES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Shares of the weight mass that a search for a minimal set tries."""
@@ -42,17 +43,6 @@ def class_means(activations: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
         one_hot = (own == np.arange(len(names))[:, None]).astype(np.float64)
         sums += one_hot @ piece.astype(np.float64)
     return names, sums / np.bincount(codes)[:, None]
-
-
-def separation(means: np.ndarray) -> np.ndarray:
-    """Sum over pairs of classes of ``|mu_a - mu_b|``, ``[neurons]``.
-
-    Args:
-        means: ``[classes, neurons]``.
-    """
-    ascending = np.sort(means, axis=0)
-    below = np.arange(1, len(means))[:, None]
-    return (np.diff(ascending, axis=0) * below * (len(means) - below)).sum(0)
 
 
 def probeless(activations: Any, labels: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import nn
 from rlprune.batches import as_batches
 from rlprune.compensation.base import METHODS, Context, Method
 from rlprune.compensation.bn import BatchNormRecalibration, recalibrate
+from rlprune.compensation.cluster import ClusterMerge
 from rlprune.compensation.least_squares import LeastSquares
 from rlprune.compensation.merge import Merge
 from rlprune.compensation.sequential import SequentialLeastSquares
@@ -93,6 +94,7 @@ def compensate(
 __all__ = [
     "METHODS",
     "BatchNormRecalibration",
+    "ClusterMerge",
     "Context",
     "LeastSquares",
     "Merge",

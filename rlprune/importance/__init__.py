@@ -15,6 +15,7 @@ from torch import Tensor
 from rlprune.errors import ConfigError, ScoreError
 from rlprune.importance.activation import activation
 from rlprune.importance.base import Loss, ScoringData, combine, unit_rows, weight_slices
+from rlprune.importance.held import concept, memory, redundancy
 from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
 from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
@@ -38,6 +39,9 @@ for _name, _criterion in {
     "activation": activation,
     "fpgm": fpgm,
     "obs": obs,
+    "redundancy": redundancy,
+    "concept": concept,
+    "memory": memory,
     "random": random,
 }.items():
     CRITERIA.register(_name)(_criterion)
@@ -110,12 +114,15 @@ __all__ = [
     "activation",
     "bn_scale",
     "combine",
+    "concept",
     "find",
     "fpgm",
     "l1",
     "l2",
+    "memory",
     "obs",
     "random",
+    "redundancy",
     "scores",
     "taylor",
     "unit_rows",
