@@ -149,8 +149,8 @@ def token_losses(model: nn.Module, batches: Any) -> Tensor:
     losses = torch.full((sum(map(len, windows)),), float("nan"))
     with evaluating(model), torch.no_grad():
         for inputs, at in even(windows):
-            found = _losses(model, inputs)
-            losses[at.reshape(inputs["input_ids"].shape)[:, 1:].reshape(-1)] = found.reshape(-1)
+            own = _losses(model, inputs)
+            losses[at.reshape(inputs["input_ids"].shape)[:, 1:].reshape(-1)] = own.reshape(-1)
     return losses
 
 
@@ -208,8 +208,8 @@ def effects(
             sums[site] = (one + value.sum(0), two + (value**2).sum(0))
     if not min(counts):
         raise DataError("the tokens are all of the concept, or none is")
-    for part, count in ((concept, counts[0]), (others, counts[1])):
-        part.update({site: value / count for site, value in part.items()})
+    for found, count in ((concept, counts[0]), (others, counts[1])):
+        found.update({site: value / count for site, value in found.items()})
     mean = {site: one / seen_tokens for site, (one, _) in sums.items()}
     deviation = {
         site: (two / seen_tokens - mean[site] ** 2).clamp_min(0).sqrt().float()
