@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprune import budgets, importance, models
     from rlprune.budgets import Budget
+    from rlprune.compaction import discover
     from rlprune.data import Data
     from rlprune.errors import RlpruneError
     from rlprune.integrations import hf
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rlprune.plan import Plan
     from rlprune.run import PruneResult, load, prune
     from rlprune.sparse import load_sparse, save_sparse, sparsify
-    from rlprune.structure import Group, Groups, discover
+    from rlprune.structure import Group, Groups
     from rlprune.training import FineTune
 
 __all__ = [
@@ -53,7 +54,7 @@ _HOMES = {
     "PruneResult": "rlprune.run",
     "RlpruneError": "rlprune.errors",
     "compact": "rlprune.oneshot",
-    "discover": "rlprune.structure",
+    "discover": "rlprune.compaction",
     "load": "rlprune.run",
     "load_sparse": "rlprune.sparse",
     "mask": "rlprune.oneshot",

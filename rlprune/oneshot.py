@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from rlprune.compaction import build, masked_copy, verify
+from rlprune.compaction import build, discover, masked_copy, verify
 from rlprune.compensation import compensate
 from rlprune.plan import Plan
-from rlprune.structure import discover
 
 
 def mask(model: nn.Module, example_inputs: Any, plan: Plan) -> nn.Module:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from rlprune.compaction import discover
 from rlprune.errors import PlanError
 from rlprune.plan import Plan, nearest_legal
-from rlprune.structure import Group, Groups, discover
+from rlprune.structure import Group, Groups
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,17 @@ def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), attribute
 
 
-def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module:
+def build(
+    groups: Groups, plan: Plan, slicer: Slicer | None = None, *, share: bool = False
+) -> nn.Module:
     """Build an independent compacted network.
 
     Args:
         groups: from `rlprune.discover`.
         plan: what to keep.
         slicer: reuse one over several plans of the same groups.
+        share: whether parameters that the plan does not cut are the original's own: for networks
+            that are only looked at.
 
     Returns:
         A module of the same class with sliced tensors; training mode, ``requires_grad`` flags,
@@ -39,7 +43,7 @@ def build(groups: Groups, plan: Plan, slicer: Slicer | None = None) -> nn.Module
     """
     plan.check(groups)
     cut = (slicer or Slicer(groups)).cut(plan)
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(p): p for p in groups.model.parameters()} if share else {}
     for name, small in cut.items():
         dense = groups.tensors[name]
         if isinstance(dense, nn.Parameter):

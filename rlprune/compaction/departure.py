@@ -22,6 +22,7 @@ from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.records import Step
 from rlprune.structure.run import run_trace
+from rlprune.structure.zero_flow import sources
 
 CURE = (
     "a size is probably written into that forward: take it from the input's shape (for example "
@@ -29,127 +30,176 @@ CURE = (
 )
 
 
+_ADDITIONS = ("add", "add_")
+_OWN = "the model's own forward"
+
+
 @dataclass(frozen=True)
 class Departure:
     """The first op of a compacted network that is not what its plan predicts.
 
     Attributes:
-        index: its number in the trace.
+        index: its number in the trace of the dense network; -1 where nothing could be traced.
         module: path of the module that runs it ("" for the model itself).
-        message: what is wrong, in words.
+        op: its name.
+        detail: what is wrong, in words.
     """
 
     index: int
     module: str
-    message: str
+    op: str
+    detail: str
+
+    @property
+    def reason(self) -> str:
+        """Where and what, in words: the reason why a group is left whole."""
+        return f"{self.op} in {self.module or _OWN}: {self.detail}"
 
 
-def first_departure(groups: Groups, small: nn.Module, plan: Plan) -> Departure | None:
+def first_departure(
+    groups: Groups, small: nn.Module, plan: Plan, prediction: Prediction | None = None
+) -> Departure | None:
     """Trace a compacted network and compare every op with what the plan predicts.
 
     The same ops must run in the same order, with the same numbers as arguments, and give results
     of the predicted shapes. Of a forward that looks at values, which may take other ways with other
     weights, only the shapes of the common way are compared.
+
+    Args:
+        groups: of the dense network.
+        small: the compacted network.
+        plan: what it was cut to.
+        prediction: reuse one over several plans of the same groups.
     """
-    expected = _Prediction(groups, plan)
+    prediction = prediction or Prediction(groups)
+    removed = prediction.removed(plan)
     failure = None
     steps: Sequence[Step]
     try:
         steps = run_trace(small, groups.example_inputs, more=False).trace.steps
     except StructureError as error:
         steps = error.steps
-        failure = str(error)
+        failure = error
     dropped = groups.dropped(plan.widths)
     covered = frozenset().union(*(b.covered for b in dropped))
     loose = frozenset().union(*(b.loose for b in dropped))
     before = [(i, s) for i, s in enumerate(groups.trace.steps) if i not in covered]
     steps = [s for s in steps if not any(b.holds(s.module) for b in dropped)]
     free = groups.trace.computed
-    last = ""
     met = -1
     for i, now in _aligned([s for _, s in before], steps):
         met = i
         index, step = before[i]
-        where = now.module or "the model's own forward"
-        if step.op != now.op:
-            last = f"op '{now.op}' runs in {where} where '{step.op}' ran before"
-            if free:
-                return None
-            return Departure(index, step.module, last)
-        shapes = () if index in loose else now.shapes
-        if shapes and len(shapes) != len(step.shapes):
-            message = (
-                f"op '{now.op}' in {where} gives {len(shapes)} tensors, {len(step.shapes)} before"
-            )
-            return Departure(index, now.module, message)
-        for k, shape in enumerate(shapes):
-            want = expected(step, k)
-            fixed = zip(shape, want, strict=False)
-            differs = [d for d, (a, b) in enumerate(fixed) if a != b and d not in step.free[k]]
-            if len(shape) != len(want) or differs:
-                return Departure(
-                    index,
-                    now.module,
-                    f"op '{now.op}' in {where} gives shape {shape} where {want} is needed",
-                )
-        if not free and not _same_numbers(step, now):
-            return Departure(
-                index,
-                now.module,
-                f"op '{now.op}' in {where} gets other numbers ({_told(now)}) than before "
-                f"({_told(step)})",
-            )
-        last = f"after op '{now.op}' in {where}"
+        if step.op != now.op and {step.op, now.op} != {"mm", "addmm"}:
+            where = f"in {now.module or _OWN}" if now.module != step.module else "there"
+            return None if free else _at(index, step, f"{now.op} runs {where} instead")
+        if index not in loose:
+            detail = prediction.wrong_shape(index, now, removed)
+            if detail is None and not free and step.op == now.op and not _same_numbers(step, now):
+                detail = f"gets the numbers {_told(now)} where {_told(step)} are needed"
+            if detail is not None:
+                return _at(index, step, detail)
     if failure is not None:
-        index, step = before[min(met + 1, len(before) - 1)]
-        where = step.module or "the model's own forward"
-        return Departure(index, step.module, f"op '{step.op}' in {where} fails ({last}): {failure}")
-    after = [(i, s) for i, s in before[met + 1 :] if not named(s.op).layout]
-    if after and not free:
-        index, step = after[0]
-        where = step.module or "the model's own forward"
-        return Departure(index, step.module, f"op '{step.op}' in {where} no longer runs")
-    return None
+        cause = failure.__cause__ or failure
+        text = str(cause).strip().split("\n")[0]
+        return _at(
+            *before[min(met + 1, len(before) - 1)], f"fails with {type(cause).__name__}: {text}"
+        )
+    after = [
+        (i, s) for i, s in before[met + 1 :] if not named(s.op).layout and s.op not in _ADDITIONS
+    ]
+    return None if free or not after else _at(*after[0], "no longer runs")
 
 
-class _Prediction:
-    """Shapes that a plan predicts for the results of the dense network's ops."""
+def _at(index: int, step: Step, detail: str) -> Departure:
+    return Departure(index, step.module, step.op, detail)
 
-    def __init__(self, groups: Groups, plan: Plan) -> None:
-        self.labels = groups.trace.labels
-        self.roots = self.labels.roots()
-        self.removed = np.zeros(len(self.labels), dtype=bool)
+
+class Prediction:
+    """Shapes that plans predict for the results of the dense network's ops."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+        self._labels = groups.trace.labels
+        self._roots = self._labels.roots()
+        self._read = {
+            (s.step, s.result) for step in groups.trace.steps for s in sources(step) if s.step >= 0
+        }
+        self._lines: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
+
+    def removed(self, plan: Plan) -> np.ndarray:
+        """Whether a plan removes the unit of each label, [labels]."""
+        removed = np.zeros(len(self._labels), dtype=bool)
         for name, units in plan.keep.items():
             gone = np.ones(plan.dense[name], dtype=bool)
             gone[list(units)] = False
-            self.removed[groups.members[name][gone]] = True
+            removed[self._groups.members[name][gone]] = True
+        return removed
 
-    def __call__(self, step: Step, k: int) -> tuple[int, ...]:
-        kept = [np.ones(n, dtype=bool) for n in step.shapes[k]]
-        for raw in step.planes[k]:
-            plane = compress(self.labels, raw)
-            if plane is None:
-                continue
-            for dim in varying(plane):
-                line: Tensor = plane.movedim(dim, 0).reshape(plane.shape[dim], -1)[:, 0]
-                kept[dim] &= ~self.removed[self.roots[line.numpy()]]
+    def shape(self, index: int, k: int, removed: np.ndarray) -> tuple[int, ...]:
+        """Predicted shape of result ``k`` of op ``index``."""
+        kept = [np.ones(n, dtype=bool) for n in self._groups.trace.steps[index].shapes[k]]
+        for dim, line in self._units(index, k):
+            kept[dim] &= ~removed[line]
         return tuple(int(alive.sum()) for alive in kept)
+
+    def wrong_shape(self, index: int, now: Step, removed: np.ndarray) -> str | None:
+        """What is wrong with the shapes that an op gives in a smaller network; None if nothing.
+
+        Statistics and the like that an op gives beside its result count only if they are read.
+        """
+        step = self._groups.trace.steps[index]
+        if len(now.shapes) != len(step.shapes):
+            return f"gives {len(now.shapes)} tensors where {len(step.shapes)} are needed"
+        for k, shape in enumerate(now.shapes):
+            if k and (index, k) not in self._read:
+                continue
+            want = self.shape(index, k, removed)
+            pairs = zip(shape, want, strict=False)
+            wrong = [d for d, (a, b) in enumerate(pairs) if a != b and d not in step.free[k]]
+            if len(shape) != len(want) or wrong:
+                return f"gives shape {shape} where {want} is needed"
+        return None
+
+    def _units(self, index: int, k: int) -> list[tuple[int, np.ndarray]]:
+        """Root labels along every dimension of a result in which they change."""
+        if (index, k) not in self._lines:
+            found = []
+            for raw in self._groups.trace.steps[index].planes[k]:
+                plane = compress(self._labels, raw)
+                for dim in () if plane is None else varying(plane):
+                    assert plane is not None
+                    line: Tensor = plane.movedim(dim, 0).reshape(plane.shape[dim], -1)[:, 0]
+                    found.append((dim, self._roots[line.numpy()]))
+            self._lines[index, k] = found
+        return self._lines[index, k]
 
 
 def _aligned(dense: Sequence[Step], small: Sequence[Step]) -> Iterator[tuple[int, Step]]:
     """Positions in one trace with the steps of another that stand there.
 
-    Copies that only one of them needs are passed over.
+    Passed over are copies that only one of them needs, and the addition of a bias where a linear
+    layer adds it in a step of its own: both depend on how a tensor lies in memory.
     """
-    i = j = 0
+    i = j = apart = 0
     while i < len(dense) and j < len(small):
-        if dense[i].op != small[j].op:
-            if named(small[j].op).layout:
-                j += 1
-                continue
-            if named(dense[i].op).layout:
-                i += 1
-                continue
+        ops = (dense[i].op, small[j].op)
+        if ops[0] == ops[1]:
+            pass
+        elif set(ops) == {"mm", "addmm"}:
+            apart += 1 if ops[0] == "mm" else -1
+        elif named(ops[1]).layout:
+            j += 1
+            continue
+        elif named(ops[0]).layout:
+            i += 1
+            continue
+        elif apart > 0 and ops[0].startswith("add"):
+            i, apart = i + 1, apart - 1
+            continue
+        elif apart < 0 and ops[1].startswith("add"):
+            j, apart = j + 1, apart + 1
+            continue
         yield i, small[j]
         i, j = i + 1, j + 1
 
@@ -170,4 +220,4 @@ def _same_numbers(step: Step, now: Step) -> bool:
 
 
 def _told(step: Step) -> str:
-    return ", ".join(f"{x:g}" for x in _numbers(step)) or "none"
+    return ", ".join(f"{x:g}" for x in _numbers(step)) or "no numbers"

@@ -50,7 +50,7 @@ class Slicer:
         gone: dict[str, Tensor] = {}
         for name, units in plan.keep.items():
             if len(units) < plan.dense[name]:
-                mask = torch.ones(plan.dense[name], dtype=torch.bool)
+                mask = torch.ones(plan.dense[name], dtype=torch.bool, device="cpu")
                 mask[list(units)] = False
                 gone[name] = mask
         out: list[Tensor | None] = []
@@ -59,7 +59,7 @@ class Slicer:
             for name, index in parts:
                 if name in gone:
                     if keep is None:
-                        keep = torch.ones(size, dtype=torch.bool)
+                        keep = torch.ones(size, dtype=torch.bool, device="cpu")
                     keep[index[gone[name]].reshape(-1)] = False
             out.append(None if keep is None else keep.nonzero().reshape(-1))
         return out
@@ -84,7 +84,7 @@ class Slicer:
         block = self._axes[axis][1]
         if blocks is None or block == 1:
             return blocks
-        return (blocks[:, None] * block + torch.arange(block)).reshape(-1)
+        return (blocks[:, None] * block + torch.arange(block, device="cpu")).reshape(-1)
 
     def cut(self, plan: Plan) -> dict[str, Tensor]:
         """The smaller tensors, detached copies, for every tensor the plan shrinks.
@@ -120,7 +120,7 @@ class Slicer:
         for name, units in plan.keep.items():
             if len(units) == plan.dense[name]:
                 continue
-            mask = torch.ones(plan.dense[name], dtype=torch.bool)
+            mask = torch.ones(plan.dense[name], dtype=torch.bool, device="cpu")
             mask[list(units)] = False
             for s in self.groups.slices(name):
                 if s.role == role:

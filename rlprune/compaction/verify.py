@@ -14,13 +14,17 @@ from rlprune.compaction.build import build, mask_in_place
 from rlprune.compaction.departure import CURE, first_departure
 from rlprune.compaction.difference import Difference, difference, tolerance
 from rlprune.compaction.plans import uneven_plan
+from rlprune.compaction.slicing import Slicer
 from rlprune.errors import StructureError
-from rlprune.inputs import to_device
+from rlprune.inputs import batch_of, batch_size, to_device
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.twin import copied
 
 logger = logging.getLogger(__name__)
+
+CHEAP = 1e9
+"""Multiply-accumulates of a trial on inputs of another size; ten times as many in float64."""
 
 
 def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
@@ -117,4 +121,41 @@ def _device(model: nn.Module) -> torch.device:
 
 def _place(groups: Groups, small: nn.Module, plan: Plan) -> str:
     found = first_departure(groups, small, plan)
-    return "no op has an unexpected shape" if found is None else f"{found.message}; {CURE}"
+    return "no op has an unexpected shape" if found is None else f"{found.reason}; {CURE}"
+
+
+def values_agree(groups: Groups, plan: Plan, slicer: Slicer) -> bool:
+    """Whether a plan's network computes what its mask does, on stirred weights and other inputs.
+
+    In float64 where that is cheap. Parameters of zeros, which would hide what they multiply, are
+    given small values first. The inputs are of another size than the traced ones, if the network
+    takes any.
+    """
+    masked = copied(groups.model, {})
+    small = build(groups, plan, slicer)
+    _stir(masked, small, slicer.kept_by_tensor(plan))
+    mask_in_place(groups, masked, plan)
+    inputs = groups.example_inputs if groups.other_inputs is None else groups.other_inputs
+    work = groups.macs() * batch_size(inputs)
+    if work > CHEAP:
+        inputs = batch_of(groups.example_inputs, 1)
+    exact = exact_difference(masked, small, inputs) if work <= 10 * CHEAP else None
+    found = difference(masked, small, inputs) if exact is None else exact
+    if exact is None and not found.agrees:
+        found = exact_difference(masked, small, inputs) or found
+    return found.agrees
+
+
+def _stir(masked: nn.Module, small: nn.Module, kept: dict[str, dict[int, Tensor | None]]) -> None:
+    """Give parameters that are zero throughout small values, the same in both networks."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in masked.named_parameters():
+            if tensor.numel() < 2 or not tensor.is_floating_point() or bool(tensor.any()):
+                continue
+            drawn = torch.rand(tensor.shape, generator=generator) * 0.2 - 0.1
+            tensor.copy_(drawn)
+            for dim, positions in kept.get(name, {}).items():
+                if positions is not None:
+                    drawn = drawn.index_select(dim, positions)
+            small.get_parameter(name).copy_(drawn)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlprune import importance
 from rlprune.budgets import Budget
+from rlprune.compaction import discover
 from rlprune.compensation import methods
 from rlprune.data import Data
 from rlprune.errors import ConfigError
@@ -22,7 +23,7 @@ from rlprune.run.defaults import settled
 from rlprune.run.folder import RunFolder
 from rlprune.run.placing import device_of, place
 from rlprune.run.spec import RunSpec
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 from rlprune.training import FineTune
 
 

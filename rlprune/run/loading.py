@@ -40,10 +40,9 @@ def load(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from rlprune.compaction import build
+    from rlprune.compaction import build, discover
     from rlprune.models import create
     from rlprune.run.placing import place
-    from rlprune.structure import discover
 
     folder = Path(run_dir).expanduser()
     if not folder.is_dir():

@@ -132,6 +132,7 @@ class Groups(Sequence[Group]):
         unused: parameters that no forward pass touches; they keep their size.
         seconds: what the discovery took.
         branches: residual branches that a plan may drop, by name, in execution order.
+        other_inputs: inputs of another size or batch that the network takes too; None without.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class Groups(Sequence[Group]):
         unused: tuple[str, ...] = (),
         seconds: float = 0.0,
         branches: Sequence[Branch] = (),
+        other_inputs: Any = None,
     ) -> None:
         self.model = model
         self.example_inputs = example_inputs
@@ -157,6 +159,7 @@ class Groups(Sequence[Group]):
         self.members = members
         self.unused = unused
         self.seconds = seconds
+        self.other_inputs = other_inputs
         self.branches = {b.name: b for b in branches}
         self._groups = tuple(groups)
         self._slices = slices

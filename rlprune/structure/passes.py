@@ -70,12 +70,12 @@ def value_passes(tracer: Tracer, copied: nn.Module, example_inputs: Any) -> None
             _quiet_pass(tracer, copied, inputs, compute=True)
 
 
-def size_pass(tracer: Tracer, copied: nn.Module, example_inputs: Any) -> None:
+def size_pass(tracer: Tracer, copied: nn.Module, example_inputs: Any) -> Any:
     """Carry the labels on through a pass at another size and batch, if the network takes one.
 
     A reshape that mixes positions with channels ties channels in a way that the size decides.
     Units that this pass ties and the first one did not are left whole: a third size would tie them
-    differently again.
+    differently again. Returns the inputs that were taken, None where none were.
     """
     labels = tracer.trace.labels
     before = labels.state()
@@ -86,13 +86,14 @@ def size_pass(tracer: Tracer, copied: nn.Module, example_inputs: Any) -> None:
         if _quiet_pass(tracer, copied, inputs, compute=tracer.compute) is None:
             break
     else:
-        return
+        return None
     settle_conditions(tracer.trace)
     now = labels.roots()[: len(roots)]
     order = np.lexsort((roots, now))
     same = (now[order][1:] == now[order][:-1]) & (roots[order][1:] != roots[order][:-1])
     tied = np.unique(now[order][1:][same])
     labels.freeze(tied, "its ties to other units change with the size of the input")
+    return inputs
 
 
 def _quiet_pass(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -30,12 +29,14 @@ class Run:
         aliases: every state-dict name of a tensor, by its index in ``trace.tensors``.
         batch: samples in the example inputs.
         unused: parameters that neither an eval-mode nor a train-mode forward pass touches.
+        other_inputs: inputs of another size or batch that the network takes too; None without.
     """
 
     trace: Trace
     aliases: dict[int, list[str]]
     batch: int
     unused: tuple[str, ...] = ()
+    other_inputs: Any = None
 
 
 def run_trace(model: nn.Module, example_inputs: Any, *, more: bool = True) -> Run:
@@ -55,24 +56,20 @@ def run_trace(model: nn.Module, example_inputs: Any, *, more: bool = True) -> Ru
             "example_inputs hold no tensor: give what the network is called with, as a tensor, a "
             "tuple of positional or a dict of keyword arguments"
         )
-    if isinstance(model, torch.jit.ScriptModule):
-        raise StructureError(
-            f"{type(model).__name__} is compiled by torch.jit.script or trace and cannot be cut: "
-            "give the network it was made from"
-        )
     batch = batch_size(example_inputs)
     tracer, copied = _traced(model, example_inputs)
     unused: tuple[str, ...] = ()
+    other = None
     if more:
         if tracer.untouched():
             train_pass(tracer, copied, example_inputs)
             value_passes(tracer, copied, example_inputs)
-        size_pass(tracer, copied, example_inputs)
+        other = size_pass(tracer, copied, example_inputs)
         unused = tuple(tracer.untouched())
     if unused:
         leave_readable_whole(tracer, copied, unused)
     settle_conditions(tracer.trace)
-    return Run(tracer.trace, tracer.aliases, batch, unused)
+    return Run(tracer.trace, tracer.aliases, batch, unused, other)
 
 
 def _traced(model: nn.Module, example_inputs: Any) -> tuple[Tracer, nn.Module]:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlprune.compaction import discover
 from rlprune.compaction.build import Workspace, build
 from rlprune.compaction.difference import difference
 from rlprune.compaction.verify import masked_copy
 from rlprune.plan import Plan
-from rlprune.structure import discover
 from rlprune.structure.groups import Groups
 from rlprune.zoo.networks import create
 

@@ -12,12 +12,12 @@ from torch import nn
 
 from rlprune import budgets, hf
 from rlprune.budgets import KvBytes, Macs, TokenMs, count_macs, disk_bytes, kv_bytes
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.errors import BudgetError
 from rlprune.inputs import at_length
 from rlprune.models import save_weights
 from rlprune.plan import Plan
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 from rlprune.zoo import transformers_tiny
 
 pytest.importorskip("transformers")

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.attention import adaptive_class, stock_class
-from rlprune.compaction import Workspace, build, verify
+from rlprune.compaction import Workspace, build, discover, verify
 from rlprune.compaction.verify import masked_copy
 from rlprune.errors import StructureError
 from rlprune.plan import Plan
-from rlprune.structure import discover
 from rlprune.structure.groups import Groups
 
 WIDTH, LENGTH, BATCH = 24, 5, 2

@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlprune import compact
-from rlprune.compaction import Workspace, build, verify
-from rlprune.errors import StructureError
+from rlprune.compaction import Workspace, build, discover, verify
 from rlprune.plan import Plan
-from rlprune.structure import discover
 from rlprune.structure.groups import Groups
 
 
@@ -110,19 +108,22 @@ def test_norms_without_parameters_and_unflatten() -> None:
     assert tuple(small[6].unflattened_size) == (5, 4, 4)
 
 
-def test_a_constant_in_the_forward_is_an_error_that_names_the_op() -> None:
+def test_a_constant_in_the_forward_freezes_what_meets_it_and_names_the_op() -> None:
     class Baked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Conv2d(3, 12, 3)
+            self.stem, self.conv = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3)
             self.head = nn.Linear(12, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.conv(x).mean((2, 3)).view(-1, 12))
+            sizes = [len(x), 12]
+            return self.head(self.conv(self.stem(x)).mean((2, 3)).view(sizes))
 
     model, x = Baked(), torch.randn(2, 3, 6, 6)
-    with pytest.raises(StructureError, match="op 'view' in the model"):
-        compact(model, x, plan_of(discover(model, x)))
+    groups = discover(model, x)
+    assert [g.name for g in groups.prunable] == ["stem"]
+    assert groups["conv"].reason.startswith("view in the model's own forward: ")
+    compact(model, x, plan_of(groups))
 
 
 def test_a_mask_made_at_the_size_of_the_heads_follows_them() -> None:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from rlprune.compaction import Workspace, build, verify
+from rlprune.compaction import Workspace, build, discover, verify
 from rlprune.plan import Plan
-from rlprune.structure import discover
 from rlprune.structure.groups import Groups
 from rlprune.zoo import transformers_tiny
 from rlprune.zoo.networks import randomise

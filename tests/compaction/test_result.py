@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rlprune
-from rlprune.compaction import Workspace, build
+from rlprune.compaction import Workspace, build, discover
 from rlprune.compaction.difference import difference
 from rlprune.compaction.verify import masked_copy
 from rlprune.errors import PlanError
 from rlprune.plan import Plan
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 
 
 class Residual(nn.Module):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlprune.compaction import build, verify
-from rlprune.structure import discover
+from rlprune.compaction import build, discover, verify
 from tests.structure.laws import half
 
 transformers = pytest.importorskip("transformers")

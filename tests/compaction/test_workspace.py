@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from rlprune import problem
-from rlprune.compaction import Workspace
+from rlprune.compaction import Workspace, discover
 from rlprune.data import Data
 from rlprune.plan import Plan
 from rlprune.problem import EvaluatorConfig
-from rlprune.structure import discover
 
 
 def test_a_candidate_does_not_remember_what_compensation_did_to_the_last_one() -> None:

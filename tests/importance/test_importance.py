@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlprune import importance
+from rlprune.compaction import discover
 from rlprune.errors import ConfigError, DataError, ScoreError
-from rlprune.structure import Group, Groups, discover
+from rlprune.structure import Group, Groups
 
 
 class Residual(nn.Module):

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from rlprune import importance
+from rlprune.compaction import discover
 from rlprune.errors import DataError
 from rlprune.importance import ScoringData, obs
 from rlprune.importance.obs import Reader, _output_weights, eliminate
 from rlprune.linear.fits import prepare
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 
 
 def generator(seed: int = 0) -> torch.Generator:

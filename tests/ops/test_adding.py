@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 import rlprune.ops
 from rlprune.budgets import count_macs
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.compaction.verify import difference, masked_copy, verify
 from rlprune.compensation.merge.paths import paths
 from rlprune.ops import Op, Zeros, named, register, table
 from rlprune.plan import Plan
-from rlprune.structure import discover
 
 
 @torch.library.custom_op("demo::project", mutates_args=())

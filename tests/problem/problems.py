@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from rlprune import importance
 from rlprune.budgets import resolve
+from rlprune.compaction import discover
 from rlprune.inputs import ExampleInputs
 from rlprune.models import create
 from rlprune.problem import DataQuality, Problem
 from rlprune.space import Space
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 
 INPUTS = torch.zeros(1, 1, 8, 8)
 

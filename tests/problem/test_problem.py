@@ -17,7 +17,7 @@ from torch import nn
 
 from rlprune import importance
 from rlprune.budgets import Budget, Latency
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.compensation import LeastSquares
 from rlprune.errors import (
     BudgetError,
@@ -38,7 +38,6 @@ from rlprune.problem import (
     create,
 )
 from rlprune.space import FEATURES, CostModel, project, uniform
-from rlprune.structure import discover
 from tests.problem.problems import (
     INPUTS,
     digits,
@@ -145,7 +144,7 @@ torch.set_num_threads(1)
 from rlprune.problem import DataQuality
 from rlprune.models import create
 from rlprune.space import FEATURES, CostModel, project, uniform
-from rlprune.structure import discover
+from rlprune.compaction import discover
 from tests.problem.problems import held_out
 nets = [create("digits_cnn", num_classes=10, width=width) for width in (24, 12)]
 for net, path in zip(nets, sys.argv[1:]):

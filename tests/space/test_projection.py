@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from rlprune.budgets import Budget, Latency
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.errors import PlanError
 from rlprune.inputs import ExampleInputs
 from rlprune.space import project, uniform
 from rlprune.space.nearest import NearestTable, nearest
-from rlprune.structure import discover
 from tests.problem.problems import INPUTS, evaluator, groups, network, tiles
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from rlprune.budgets.metrics import count_params
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.compaction.difference import difference
 from rlprune.compaction.verify import masked_copy
 from rlprune.plan import Plan
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 
 
 def half(groups: Groups) -> Plan:

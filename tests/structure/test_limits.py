@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from rlprune.compaction import discover
 from rlprune.errors import ConfigError
 from rlprune.plan import Plan
-from rlprune.structure import discover
 from tests.structure.laws import hold
 
 IMAGE = torch.zeros(1, 3, 8, 8)

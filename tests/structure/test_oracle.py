@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rlprune.budgets.metrics import count_macs, count_params
-from rlprune.compaction import Workspace, build
+from rlprune.compaction import Workspace, build, discover
 from rlprune.compaction.difference import difference
 from rlprune.compaction.verify import masked_copy
 from rlprune.plan import Plan
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 from tests.structure.random_networks import random_network, random_plan
 
 NETWORKS, CHUNK = 300, 30

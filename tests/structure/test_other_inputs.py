@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.compaction.difference import difference
 from rlprune.compaction.verify import masked_copy
-from rlprune.structure import discover
 from tests.structure.laws import half, hold, widths
 
 

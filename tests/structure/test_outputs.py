@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlprune.compaction import discover
 from rlprune.compaction.difference import difference
 from rlprune.errors import StructureError
-from rlprune.structure import discover
 from rlprune.structure.outputs import tensors_of
 from tests.structure.laws import hold, widths
 

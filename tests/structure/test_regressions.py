@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlprune.budgets.metrics import count_macs
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.errors import StructureError
-from rlprune.structure import discover
 from tests.structure.laws import half, hold, reason, widths
 
 

@@ -184,6 +184,6 @@ class TestTensors:
 
 
 def hold_structure(model: nn.Module, inputs: Any) -> dict[str, int]:
-    from rlprune.structure import discover
+    from rlprune.compaction import discover
 
     return widths(discover(model, inputs))

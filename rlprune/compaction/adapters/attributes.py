@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -55,6 +56,16 @@ class Attributes:
 
         return apply
 
+    @contextmanager
+    def with_more(self, chosen: Iterable[Repeat]) -> Iterator[None]:
+        """Treat some unsure integers as repeated sizes for a while."""
+        kept, unsure = list(self.repeats), list(self.unsure)
+        self.enable(chosen)
+        try:
+            yield
+        finally:
+            self.repeats, self.unsure = kept, unsure
+
     def enable(self, chosen: Iterable[Repeat]) -> None:
         """Treat some unsure integers as repeated sizes from now on."""
         chosen = list(chosen)
@@ -68,11 +79,7 @@ _PREPARED: WeakKeyDictionary[Groups, Attributes] = WeakKeyDictionary()
 def attributes_of(groups: Groups) -> Attributes:
     """The attributes of a network's groups, worked out on first use."""
     if groups not in _PREPARED:
-        from rlprune.compaction.adapters.settle import settle
-
-        prepared = Attributes(groups)
-        _PREPARED[groups] = prepared
-        settle(groups, prepared)
+        _PREPARED[groups] = Attributes(groups)
     return _PREPARED[groups]
 
 

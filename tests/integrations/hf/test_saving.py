@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rlprune import hf
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.plan import Plan
-from rlprune.structure import Groups, discover
+from rlprune.structure import Groups
 from rlprune.zoo import transformers_tiny
 from rlprune.zoo.networks import randomise
 

@@ -14,56 +14,57 @@ from torch import nn
 from rlprune.structure.branches import find_branches
 from rlprune.structure.costs import cost_polynomials
 from rlprune.structure.groups import Group, Groups, Slice
-from rlprune.structure.limits import Bounds, Limits
+from rlprune.structure.limits import Limits
 from rlprune.structure.records import Branch, Whole
-from rlprune.structure.run import Run, run_trace
+from rlprune.structure.run import run_trace
 
 
-def discover(
-    model: nn.Module,
-    example_inputs: Any,
-    *,
-    exclude: Sequence[str] = (),
-    min_width: int = 1,
-    round_to: int | Mapping[str, int] = 1,
-    bounds: Bounds | None = None,
-) -> Groups:
-    """Find every group of units of a network by tracing one forward pass.
+class Discovery:
+    """A traced network, and the groups that its joined labels make.
 
     Args:
         model: any network; it is not changed and may be in train mode or on ``meta``.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
-        exclude: module-name globs; groups with units in a matching module are left whole. A glob
-            that matches a module matches all inside it.
-        min_width: fewest units any group may keep.
-        round_to: kept channels are multiples of it; a number, or globs to numbers (the last match
-            counts). The dense width is always allowed.
-        bounds: globs to (lowest, highest) keep ratio of matching groups, each in (0, 1]; the last
-            match counts.
-
-    Returns:
-        The groups in execution order, frozen ones with the reason.
+        limits: the caller's wishes about widths.
 
     Raises:
         StructureError: the forward pass failed; names the module.
-        ConfigError: a glob matches nothing, or a bound is out of range.
     """
-    start = time.perf_counter()
-    limits = Limits(exclude, min_width, round_to, bounds or {})
-    return _Builder(model, example_inputs, run_trace(model, example_inputs)).build(limits, start)
 
-
-class _Builder:
-    """Turns the joined labels of a trace into groups, slices and cost polynomials."""
-
-    def __init__(self, model: nn.Module, example_inputs: Any, run: Run) -> None:
-        self.model, self.inputs, self.run = model, example_inputs, run
-        self.trace = run.trace
-        self.labels = run.trace.labels
+    def __init__(self, model: nn.Module, example_inputs: Any, limits: Limits) -> None:
+        self.start = time.perf_counter()
+        self.model, self.inputs, self.limits = model, example_inputs, limits
+        self.run = run_trace(model, example_inputs)
+        self.trace = self.run.trace
+        self.labels = self.run.trace.labels
         self.roots = self.labels.roots()
         self.frozen = self.labels.frozen()
 
-    def build(self, limits: Limits, start: float) -> Groups:
+    def freeze(self, groups: Groups, reasons: Mapping[str, str]) -> None:
+        """Leave some of the groups whole from now on, each for a reason."""
+        for name, reason in reasons.items():
+            self.labels.freeze(groups.members[name], reason)
+        self.frozen = self.labels.frozen()
+
+    def tie(self, groups: Groups, ties: Mapping[tuple[str, ...], str]) -> None:
+        """Let groups of one width lose the same units from now on, for a reason."""
+        for names, reason in ties.items():
+            first, *others = (groups.members[n] for n in names)
+            for other in others:
+                self.labels.union(first, other, reason)
+        self.roots = self.labels.roots()
+        self.frozen = self.labels.frozen()
+
+    def groups(self, *, branches: bool = True) -> Groups:
+        """The groups in execution order, frozen ones with the reason.
+
+        Args:
+            branches: whether to look for branches that may be dropped, which takes a pass.
+
+        Raises:
+            ConfigError: a glob matches nothing.
+        """
+        limits = self.limits
         signature = self._signatures()
         groups, members = self._collect(signature)
         limits.check([g.name for g in groups], [n for n, _ in self.model.named_modules() if n])
@@ -76,13 +77,13 @@ class _Builder:
             final.append(limits.apply(group, names[group.name], per_unit))
         final = [self._with_modules(g, slices.get(g.name, ())) for g in final]
         kept = {g.name: slices[g.name] for g in final if g.prunable}
-        branches = self._branches(final, kept, members, names, limits)
-        inside = {name: branch.name for branch in branches for name in branch.groups}
+        found: tuple[Branch, ...] = ()
+        if branches:
+            found = self._branches(final, kept, members, names, limits)
+        inside = {name: branch.name for branch in found for name in branch.groups}
         final = [replace(g, branch=inside.get(g.name, "")) for g in final]
         prunable = [g for g in final if g.prunable]
-        costs = cost_polynomials(
-            self.model, self.trace, prunable, members, self.run.batch, branches
-        )
+        costs = cost_polynomials(self.model, self.trace, prunable, members, self.run.batch, found)
         aliases = {self.trace.names[i]: tuple(a) for i, a in self.run.aliases.items()}
         return Groups(
             self.model,
@@ -95,8 +96,9 @@ class _Builder:
             self.trace,
             members,
             self.run.unused,
-            time.perf_counter() - start,
-            branches,
+            time.perf_counter() - self.start,
+            found,
+            self.run.other_inputs,
         )
 
     def _branches(
