@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rlprune
-from rlprune.compaction import build, compact, discover
+from rlprune import compact
+from rlprune.compaction import build, discover
 from rlprune.compaction.difference import difference
 from rlprune.compaction.plans import uneven_plan
 from rlprune.compaction.verify import masked_copy
