@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlprune.linear.solve import GRID, solve
 from rlprune.linear.weights import Consumer
+from rlprune.observe.moments import SecondMoments
 
 _NOTHING_TO_MEND = 1e-10
 
@@ -35,7 +36,12 @@ def _spread(answered: Tensor, norm: nn.Module) -> Tensor:
 
 
 def refit_rows(
-    consumer: Consumer, x: Tensor, y: Tensor, normalised: bool, scale: Tensor | None = None
+    consumer: Consumer,
+    x: Tensor,
+    y: Tensor,
+    normalised: bool,
+    scale: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[tuple[float, float], bool]:
     """Refit one layer to rows of its inputs and of the outputs wanted.
 
@@ -45,6 +51,7 @@ def refit_rows(
         y: The outputs wanted, [samples, positions, outputs].
         normalised: Whether the mean of the outputs does not matter.
         scale: By how much its outputs count in units of ``y``, [outputs].
+        mask: Which rows count, [samples, positions]; None for all.
 
     Returns:
         The relative error before and after, and whether the layer was changed.
@@ -58,11 +65,12 @@ def refit_rows(
     x, y = x.float(), y.float()
     if len(x) < 2:
         x, y = x.transpose(0, 1), y.transpose(0, 1)
+        mask = None if mask is None else mask.T
     means = None
     if consumer.intercept or normalised:
-        means = (x.mean((0, 1)), y.mean((0, 1)))
+        means = (_mean(x, mask), _mean(y, mask))
         x, y = x - means[0], y - means[1]
-    halves = [_products(x[half::2], y[half::2]) for half in range(2)]
+    halves = _products(x, y, mask)
     gram, cross, power = (sum(parts) / 2 for parts in zip(*halves, strict=True))
     if not (bool(torch.isfinite(gram).all()) and bool(torch.isfinite(cross).all())):
         return (float("nan"), float("nan")), False
@@ -90,12 +98,22 @@ def refit_rows(
     return (error / float(power), after / float(power)), True
 
 
-def _products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``E[x x^T]``, ``E[x y^T]`` and ``E[y^T y]`` over rows, float64 on the CPU."""
-    x, y = x.flatten(0, 1), y.flatten(0, 1)
-    count = max(1, len(x))
-    gram, cross, power = x.T @ x, x.T @ y, y.square().sum()
-    return tuple(part.cpu().double() / count for part in (gram, cross, power))  # type: ignore[return-value]
+def _mean(rows: Tensor, mask: Tensor | None) -> Tensor:
+    return rows.mean((0, 1)) if mask is None else rows[mask].mean(0)
+
+
+def _products(x: Tensor, y: Tensor, mask: Tensor | None) -> list[tuple[Tensor, ...]]:
+    """``E[x x^T]``, ``E[x y^T]`` and ``E[y^T y]`` over rows of every other sample, twice."""
+    found = []
+    for half in range(2):
+        mine = slice(half, None, 2)
+        rows = [
+            part[mine].flatten(0, 1) if mask is None else part[mine][mask[mine]] for part in (x, y)
+        ]
+        moments = SecondMoments()
+        moments.add(*rows)
+        found.append(moments.means)
+    return found
 
 
 def _error(gram: Tensor, cross: Tensor, weight: Tensor) -> float:
@@ -103,7 +121,7 @@ def _error(gram: Tensor, cross: Tensor, weight: Tensor) -> float:
     return float(((gram @ weight) * weight).sum() - 2 * (cross * weight).sum())
 
 
-def choose(halves: Sequence[tuple[Tensor, Tensor, Tensor]], prior: Tensor) -> float | None:
+def choose(halves: Sequence[tuple[Tensor, ...]], prior: Tensor) -> float | None:
     """The ridge, relative to the mean square of an input, that predicts one half from the other.
 
     Returns:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from collections import Counter
+from collections.abc import Collection
+from contextlib import closing, suppress
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
 from rlprune.compensation.sequential.fitting import match, refit_rows, scale_of
 from rlprune.compensation.sequential.samples import (
+    Enough,
     Sampler,
     joined,
     largest_activations,
@@ -21,17 +24,19 @@ from rlprune.compensation.sequential.samples import (
 )
 from rlprune.compensation.sequential.sums import Sums, Term
 from rlprune.compensation.sequential.targets import Targets
-from rlprune.compensation.statistics import batch_statistics
+from rlprune.compensation.statistics import batch_norms, batch_statistics
 from rlprune.errors import ConfigError, DataError
 from rlprune.inputs import batch_size, call
 from rlprune.linear.weights import Consumer, form_of
 from rlprune.modes import evaluating
-from rlprune.observe import Observation, Recorder, Site
+from rlprune.observe import Observation, Recorder, Site, attention_mask
+from rlprune.observe.moments import Moments
 from rlprune.progress import track
 
 logger = logging.getLogger(__name__)
 
 _HELD_OUT, _FEWEST_HELD_OUT = 8, 16
+_AT_ONCE = 8
 
 
 @METHODS.register("sequential")
@@ -108,9 +113,9 @@ class SequentialLeastSquares:
             raise DataError(
                 "compensation 'sequential' needs calibration data; pass calibration=..."
             )
-        fitted, unseen = self._samples(context)
         consumers, self.left_out = layers(context, self.limit)
-        sampler = Sampler(consumers, batch_size(fitted), self.rows)
+        fitted, unseen = self._samples(context, consumers)
+        sampler = Sampler(consumers, batch_size(fitted), self.rows, attention_mask(fitted))
         targets = Targets(context.dense, fitted, sampler, self.memory)
         self.left_out |= targets.left_out
         changing = [*targets.order, *(term.norm for term in targets.sums.values() if term.norm)]
@@ -136,9 +141,11 @@ class SequentialLeastSquares:
         for name, reason in self.left_out.items():
             logger.debug("sequential leaves '%s' as it is: %s", name, reason)
 
-    def _samples(self, context: Context) -> tuple[Any, Any]:
+    def _samples(self, context: Context, layers: Collection[str]) -> tuple[Any, Any]:
         """Calibration inputs to fit, and those to judge by; the same where there are too few."""
-        affordable = self.memory // largest_activations(context.dense, context.batches[0][0])
+        affordable = self.memory // largest_activations(
+            context.dense, context.batches[0][0], layers
+        )
         together = joined(context.batches, max(2, min(self.samples, affordable)))
         count = batch_size(together)
         held = max(count // _HELD_OUT, min(count, _FEWEST_HELD_OUT))
@@ -168,10 +175,13 @@ class SequentialLeastSquares:
                 wanted = wanted.float() - sampler.terms(name, beside.detach()).float()
             rows = sampler.inputs(name, x)
             scale = None if norm is None else scale_of(consumer.module, norm, x)
-            found = refit_rows(consumer, rows, wanted, name in targets.normalised, scale)
+            centred, counted = name in targets.normalised, sampler.counted[name]
+            found = refit_rows(consumer, rows, wanted, centred, scale, counted)
             self.errors[name] = found[0]
             if norm is not None and found[1]:
                 match(norm, consumer.module.forward(x), wanted)
+            if len(self.errors) == len(targets.order):
+                raise Enough
 
         def entered(seen: Observation) -> None:
             name = seen.site.path
@@ -193,6 +203,7 @@ class SequentialLeastSquares:
         sums = Sums(context.module, targets.sums.keys(), targets.prefer, replace=replace)
         with (
             closing(bar),
+            suppress(Enough),
             torch.no_grad(),
             batch_statistics(context.module),
             Recorder(context.module, sinks),
@@ -204,16 +215,30 @@ class SequentialLeastSquares:
 
 
 def _distance(context: Context, inputs: Any) -> float | None:
-    """Squared error of the compacted network's answers relative to the dense one's variance."""
+    """Squared error of the compacted network's answers relative to the dense one's variance.
+
+    Answers at positions that are padding do not count. A network without batch normalisation is
+    run on a few samples at a time, because the answers of language models are large.
+    """
+    count = batch_size(inputs)
+    chunk = count if batch_norms(context.module) else _AT_ONCE
+    error, values = 0.0, Moments(cross=False)
     try:
-        with torch.no_grad():
-            with evaluating(context.dense):
-                dense = answer(context.dense, inputs).float()
-            with batch_statistics(context.module):
-                small = answer(context.module, inputs).float()
+        for start in range(0, count, chunk):
+            part = part_of(inputs, slice(start, start + chunk))
+            with torch.no_grad():
+                with evaluating(context.dense):
+                    dense = answer(context.dense, part).float()
+                with batch_statistics(context.module):
+                    small = answer(context.module, part).float()
+            mask = attention_mask(part)
+            if mask is not None and dense.shape[:2] == mask.shape:
+                dense, small = dense[mask], small[mask]
+            error += float((small - dense).square().sum(dtype=torch.float64))
+            values.add(dense.reshape(-1, 1))
     except DataError:
         return None
-    return float((small - dense).square().mean() / dense.var().clamp_min(1e-12))
+    return error / max(1, values.count) / max(float(values.covariance), 1e-12)
 
 
 def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str, str]]:
@@ -225,8 +250,12 @@ def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str,
     """
     found: dict[str, Consumer] = {}
     left: dict[str, str] = {}
-    groups = context.groups
     dense = dict(context.dense.named_modules())
+    held = Counter(
+        id(parameter)
+        for module in context.module.modules()
+        for parameter in module.parameters(recurse=False)
+    )
     for name, module in context.module.named_modules():
         form = form_of(module, limit)
         if form is None or "weight" not in module._parameters:
@@ -238,7 +267,7 @@ def layers(context: Context, limit: int) -> tuple[dict[str, Consumer], dict[str,
             left[name] = "the dense network has no such layer"
         elif getattr(module, "groups", 1) > 1:
             left[name] = "it is a grouped convolution"
-        elif len(groups.aliases.get(consumer.name, (consumer.name,))) > 1:
+        elif held[id(weight)] > 1:
             left[name] = "several modules share its weight"
         elif inputs > limit:
             left[name] = f"it reads {inputs} > {limit} inputs"

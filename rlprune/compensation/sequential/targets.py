@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
 
-from rlprune.compensation.sequential.samples import Sampler
+from rlprune.compensation.sequential.samples import Enough, Sampler, part_of
 from rlprune.compensation.sequential.sums import Sums, Term
 from rlprune.observe import Observation, Sink, Site, stream
 
@@ -44,9 +45,6 @@ class Targets:
         for name, term in list(self.sums.items()):
             if name in self.left_out or (term.norm is not None and not self._own(term.norm, seen)):
                 del self.sums[name]
-                self._forget(name)
-        for name in self.left_out:
-            self._forget(name)
 
     def _own(self, norm: str, seen: Sums) -> bool:
         """Whether a batch normalisation has a scale of its own and serves one layer alone."""
@@ -59,7 +57,7 @@ class Targets:
         return self._sampler.consumers[name].inputs
 
     def _explore(self) -> tuple[dict[str, int], Sums]:
-        """Run the dense network a first time; how often each layer is called, and the sums."""
+        """Run two samples; how often each layer is called, and the sums."""
         calls = dict.fromkeys(self._sampler.consumers, 0)
 
         def answered(seen: Observation) -> None:
@@ -67,15 +65,12 @@ class Targets:
             calls[name] += 1
             if calls[name] == 1:
                 self.order.append(name)
-                self._keep(name, seen.value)
 
         def total(term: Term, value: Tensor) -> None:
-            if term.layer not in self.sums:
-                self.sums[term.layer] = term
-                self._replace(term.layer, value)
+            self.sums.setdefault(term.layer, term)
 
         sums = Sums(self._dense, calls.keys(), self.prefer, result=total)
-        self._run(calls, answered, sums)
+        self._run(part_of(self._inputs, slice(0, 2)), calls, answered, sums)
         return calls, sums
 
     def take(self, name: str) -> Tensor:
@@ -84,15 +79,26 @@ class Targets:
             self._kept.clear()
             self._size = 0
             rest = self.order[self.order.index(name) :]
-            summed: set[str] = set()
+            coming, summed = set(rest), set[str]()
+
+            def answered(seen: Observation) -> None:
+                coming.discard(seen.site.path)
+                self._keep(seen.site.path, seen.value)
+                stop()
 
             def total(term: Term, value: Tensor) -> None:
                 if self.sums.get(term.layer) == term and term.layer not in summed:
                     summed.add(term.layer)
                     self._replace(term.layer, value)
+                    stop()
+
+            def stop() -> None:
+                waiting = self._kept.keys() & self.sums.keys() - summed
+                if not waiting and (not coming or self._size >= self._memory):
+                    raise Enough
 
             sums = Sums(self._dense, set(rest), self.prefer, result=total)
-            self._run(rest, lambda seen: self._keep(seen.site.path, seen.value), sums)
+            self._run(self._inputs, rest, answered, sums)
         found = self._kept[name]
         self._forget(name)
         return found
@@ -113,6 +119,6 @@ class Targets:
         if name in self._kept:
             self._size -= self._kept.pop(name).nbytes
 
-    def _run(self, layers: Iterable[str], answered: Sink, sums: Sums) -> None:
-        with sums:
-            stream(self._dense, [(self._inputs, None)], dict.fromkeys(map(Site, layers), answered))
+    def _run(self, inputs: Any, layers: Iterable[str], answered: Sink, sums: Sums) -> None:
+        with suppress(Enough), sums:
+            stream(self._dense, [(inputs, None)], dict.fromkeys(map(Site, layers), answered))
