@@ -88,7 +88,7 @@ def test_wrong_fields_are_named(wrong):
 
 def test_unknown_fields_are_named():
     assert Pretrain.from_dict({"epochs": 3}) == Pretrain(epochs=3)
-    with pytest.raises(ConfigError, match="Pretrain has no option .distill"):
+    with pytest.raises(ConfigError, match=r"Pretrain has no option .distill"):
         Pretrain.from_dict({"distill": True})
 
 

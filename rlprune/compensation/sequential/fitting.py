@@ -106,12 +106,13 @@ def _products(x: Tensor, y: Tensor, mask: Tensor | None) -> list[tuple[Tensor, .
     """``E[x x^T]``, ``E[x y^T]`` and ``E[y^T y]`` over rows of every other sample, twice."""
     found = []
     for half in range(2):
-        mine = slice(half, None, 2)
-        rows = [
-            part[mine].flatten(0, 1) if mask is None else part[mine][mask[mine]] for part in (x, y)
-        ]
+        rows, wanted = x[half::2], y[half::2]
+        kept = None if mask is None else mask[half::2]
         moments = SecondMoments()
-        moments.add(*rows)
+        if kept is None:
+            moments.add(rows.flatten(0, 1), wanted.flatten(0, 1))
+        else:
+            moments.add(rows[kept], wanted[kept])
         found.append(moments.means)
     return found
 
