@@ -79,7 +79,7 @@ def time_run(folder: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns:
         One row per combination.
     """
-    small, dense, inputs = networks(folder)
+    small, dense, inputs = networks(folder, trust=bool(options["trust"]))
     shares = {
         "macs": count_macs(small, inputs) / count_macs(dense, inputs),
         "params": count_params(small) / count_params(dense),
@@ -126,15 +126,19 @@ def time_run(folder: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def networks(folder: Path) -> tuple[nn.Module, nn.Module, Any]:
+def networks(folder: Path, *, trust: bool = False) -> tuple[nn.Module, nn.Module, Any]:
     """Compacted network, dense network with fresh weights, and example inputs of a run.
+
+    Args:
+        folder: The run folder.
+        trust: As for :func:`rlprune.load`.
 
     Raises:
         CheckpointError: The folder holds no finished run, or does not say how its network is built.
     """
     from rlprune.models import create
 
-    small = load(folder)
+    small = load(folder, trust=trust)
     recorded = require_json(folder / RUN_FILE, "is this the folder of a run?")
     dense = create(**{**recorded["factory"], "weights": None}).eval()
     return small, dense, load_example(folder)

@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlprune.cli.configs import config_dir
+from rlprune.cli.parts import RECORD_FOLDER
 from rlprune.errors import ConfigError, RlpruneError
+from rlprune.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ def task(config: DictConfig) -> float:
     folder = _shown(Path(settings.runtime.output_dir))
     try:
         plain = _plain(config)
-        result = run(plain, folder, redo=plain["run"] is not None)
+        redo = plain["run"] is not None
+        result = run(plain, folder, redo=redo, record=lambda: _record(config, folder))
     except RlpruneError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
@@ -83,6 +86,17 @@ def _plain(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"the configuration cannot be resolved: {error}") from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def _record(config: DictConfig, folder: Path) -> None:
+    """Write the command line and what it composed to, which ``rlprune run=FOLDER`` reads."""
+    settings = HydraConfig.instance().cfg
+    assert settings is not None
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)
+    target = folder / RECORD_FOLDER
+    for name, content in (("config", config), ("hydra", settings), ("overrides", overrides)):
+        text = OmegaConf.to_yaml(OmegaConf.create(content))
+        write_text(target / f"{name}.yaml", text)
 
 
 def _shown(folder: Path) -> Path:

@@ -88,7 +88,11 @@ def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
 
     A key that the run had added with ``+`` may be given without it.
     """
-    later = {_key(item): item for item in given if "=" in item and not item.startswith("-")}
+    later = {
+        _key(item): item
+        for item in given
+        if ("=" in item or item.startswith("~")) and not item.startswith("-")
+    }
     merged = []
     for item in recorded:
         newer = later.pop(_key(item), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,21 @@ log = logging.getLogger(__name__)
 STAGES = ("pretrain", "search", "finetune", "export", "report")
 
 
-def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult | None:
+def run(
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    redo: bool,
+    record: Callable[[], object] = lambda: None,
+) -> PruneResult | None:
     """Run the stages that a configuration asks for.
 
     Args:
         config: The composed configuration, resolved to plain containers.
         folder: The run folder.
         redo: Run stages again whose settings differ from those recorded.
+        record: Writes the command line into the folder; called before anything is trained where
+            the folder is new, and where it is not, once it is found to belong to this run.
 
     Returns:
         The result; None when only the dense network was asked for.
@@ -37,6 +45,7 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
 
     from rlprune import data
     from rlprune.run import (
+        RUN_FILE,
         RunSpec,
         dense_network,
         factory_of,
@@ -52,6 +61,8 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
     use_threads(config["threads"])
     RunSpec.from_config(config)
     recipe = Pretrain.from_dict(config["pretrain"])
+    if not (folder / RUN_FILE).exists():
+        record()
     opened = data.load(**config["data"])
     log.info("%r", opened)
     device = resolve_device(config["device"], torch.nn.Identity())
@@ -67,5 +78,9 @@ def run(config: Mapping[str, Any], folder: Path, *, redo: bool) -> PruneResult |
         return None
     options = {"out_dir": folder, "redo": redo, "factory": factory_of(config["model"], opened)}
     spec = RunSpec.from_config(config, device=str(device), **options)
-    record_parts(folder, config, spec.asked())
-    return launch(spec, dense, opened.example_inputs, data=opened)
+
+    def on_start() -> None:
+        record()
+        record_parts(folder, config, spec.asked())
+
+    return launch(spec, dense, opened.example_inputs, data=opened, on_start=on_start)

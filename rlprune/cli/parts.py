@@ -10,7 +10,7 @@ from typing import Any
 from rlprune.budgets import BudgetSets
 from rlprune.files import write_text
 
-_HYDRA = ".hydra"
+RECORD_FOLDER = ".hydra"
 
 
 def record_parts(folder: Path, config: Mapping[str, Any], parts: BudgetSets) -> None:
@@ -28,7 +28,7 @@ def record_parts(folder: Path, config: Mapping[str, Any], parts: BudgetSets) -> 
     from rlprune.cli.arguments import merged
     from rlprune.search.front import shares
 
-    recorded = folder / _HYDRA / "overrides.yaml"
+    recorded = folder / RECORD_FOLDER / "overrides.yaml"
     name = parts.varied
     if name is None or not recorded.is_file():
         return
@@ -40,6 +40,6 @@ def record_parts(folder: Path, config: Mapping[str, Any], parts: BudgetSets) -> 
         limit = budget.limit
         shown = f"'{100 * limit.value:.12g}%'" if limit.relative else f"{limit.value!r}"
         own = merged(overrides, [f"{key}={shown}", f"evaluations={count}"])
-        target = folder / label / _HYDRA / "overrides.yaml"
+        target = folder / label / RECORD_FOLDER / "overrides.yaml"
         write_text(target, OmegaConf.to_yaml(OmegaConf.create(own)))
-        shutil.copyfile(folder / _HYDRA / "hydra.yaml", target.with_name("hydra.yaml"))
+        shutil.copyfile(folder / RECORD_FOLDER / "hydra.yaml", target.with_name("hydra.yaml"))

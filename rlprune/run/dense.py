@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rlprune.data import Data
 from rlprune.files import write_json
 from rlprune.identity import describe, digest
 from rlprune.locate import locate
+from rlprune.locks import locked
 from rlprune.models import create, load_checkpoint, save_weights
 from rlprune.training import Pretrain, pretrain
 
@@ -78,7 +78,7 @@ def dense_network(
     }
     name = str(factory.get("name", factory.get("_target_"))).replace("/", "-")
     path = folder.expanduser() / f"{name}-{data.name}-{digest(causes)[:10]}.safetensors"
-    with _locked(path):
+    with locked(path.with_suffix(".lock")):
         if path.is_file():
             log.info("dense network: %s", path)
             return load_checkpoint(network, path).eval()
@@ -98,17 +98,3 @@ def dense_network(
             100 * trained.holdout_accuracy, path,
         )  # fmt: skip
         return load_checkpoint(network, path).eval()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock beside ``path``; it falls with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs may train the same network, and the last one is kept
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError
 from rlprune.files import file_digest, read_json, write_json
+from rlprune.locks import locked
 
 STAGES = ("search", "finetune", "export", "report")
 """The stages of a run, in order; each reads what the ones before it wrote."""
@@ -96,6 +98,21 @@ class RunFolder:
         record = StageRecord(stage, dict(settings), digests, dict(result), seconds)
         write_json(self._record_path(stage), vars(record))
         return record
+
+    def drop(self, stage: str) -> None:
+        """Remove the files of a stage and its record: they belong to what is no more."""
+        record = read_json(self._record_path(stage)) or {}
+        self.forget(stage)
+        for name in record.get("outputs", {}):
+            (self.path / name).unlink(missing_ok=True)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes out.
+
+        Raises:
+            ConfigError: On entering, if another process works in this folder.
+        """
+        return locked(self.path / ".lock", wait=False)
 
     def forget(self, stage: str) -> None:
         """Drop the record of a stage, which makes it run again."""

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def prune_front(job: Job, asked: BudgetSets) -> PruneResult:
+def prune_front(
+    job: Job, asked: BudgetSets, on_start: Callable[[], object] | None = None
+) -> PruneResult:
     """Run the stages for every limit of a front.
 
     The folder of each limit is that of an ordinary run. The folder above holds the evaluations
@@ -32,6 +34,7 @@ def prune_front(job: Job, asked: BudgetSets) -> PruneResult:
     Args:
         job: The run, with the loosest limit.
         asked: The budgets at every limit.
+        on_start: Called once the folder is found to belong to this run.
 
     Returns:
         The result of the tightest limit, with those of all limits as ``front``.
@@ -60,6 +63,8 @@ def prune_front(job: Job, asked: BudgetSets) -> PruneResult:
     }
     job.settings["search"]["front"] = front
     compare_with_run(job)
+    if on_start is not None:
+        on_start()
     if "search" in job.spec.stages:
         _forget_other_fronts(jobs, front)
     with ExitStack() as stack:
@@ -67,7 +72,8 @@ def prune_front(job: Job, asked: BudgetSets) -> PruneResult:
         results = []
         for index, part in enumerate(jobs):
             log.info("limit %d/%d: %s", index + 1, len(jobs), asked.labels[index])
-            results.append(Stages(part, searches.of(index)).run())
+            with part.folder.lock():
+                results.append(Stages(part, searches.of(index)).run())
     table: dict[str, Any] = {}
     if all(result.report for result in results):
         table = report.write(job.folder.path, front, asked.labels, [r.report for r in results])

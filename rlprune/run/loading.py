@@ -9,32 +9,41 @@ from typing import Any
 from torch import nn
 
 from rlprune.errors import CheckpointError
-from rlprune.files import require_json
+from rlprune.files import file_digest, read_json, require_json
 from rlprune.plan import Plan
 from rlprune.run.changes import RUN_FILE
 from rlprune.run.example import load_example
 
+MODEL_FILE = "model.safetensors"
+
 
 def load(
-    run_dir: str | Path, model: nn.Module | None = None, *, example_inputs: Any = None
+    run_dir: str | Path,
+    model: nn.Module | None = None,
+    *,
+    example_inputs: Any = None,
+    trust: bool = False,
 ) -> nn.Module:
     """Build the pruned network of a run.
 
     The dense network is built first, by the factory that the run recorded or as ``model``, then
-    cut to ``plan.json`` and filled with ``model.safetensors``. Nothing is unpickled; a recorded
-    factory is a function that is imported and called, so without ``model=`` load only runs that
-    you trust.
+    cut to ``plan.json`` and filled with ``model.safetensors``. Nothing is unpickled, and no code
+    runs that the folder names, unless you say that you trust it.
 
     Args:
         run_dir: The run folder.
         model: The dense network, trained or not; not changed. None takes the recorded factory.
         example_inputs: What it is called with; None takes those of the run.
+        trust: Whether the recorded factory may be any function that can be imported here, as it is
+            for networks of your own. Without it, only networks are built that rlprune, torchvision
+            or timm know by name.
 
     Returns:
         The pruned network, in eval mode, on the device of ``model`` or the CPU.
 
     Raises:
-        CheckpointError: The folder holds no finished run, or names no factory.
+        CheckpointError: The folder holds no finished run, a file of it is damaged, or it names no
+            factory, or one that needs ``trust=True``.
         PlanError: ``model`` is another network than the run's.
     """
     from safetensors import SafetensorError
@@ -42,6 +51,7 @@ def load(
 
     from rlprune.compaction import build, discover
     from rlprune.models import create
+    from rlprune.models.trust import is_harmless
     from rlprune.run.placing import place
 
     folder = Path(run_dir).expanduser()
@@ -51,21 +61,29 @@ def load(
     if "front" in run.get("settings", {}).get("search", {}):
         below = ", ".join(str(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}")))
         raise CheckpointError(f"{folder} holds a run for several limits; load one of {below}")
+    _require_unchanged(folder)
     try:
         plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / MODEL_FILE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} holds no finished run ({error}); start it again to finish it"
         ) from error
     if model is None:
-        factory: Mapping[str, Any] | None = run.get("factory")
-        if factory is None:
+        factory = run.get("factory")
+        if not isinstance(factory, Mapping):
             raise CheckpointError(
                 f"{folder} does not say how its network is built; give model=the dense network, "
                 "or name a factory= when pruning"
             )
-        model = create(**{**factory, "weights": None})
+        factory = {**factory, "weights": None}
+        if not (trust or is_harmless(factory)):
+            raise CheckpointError(
+                f"{folder / RUN_FILE} names {factory.get('name', factory.get('_target_'))!r} to "
+                "build the network, a function that would be called; give model=the dense network, "
+                "or trust=True if the folder is yours"
+            )
+        model = create(**factory)
     inputs = load_example(folder) if example_inputs is None else example_inputs
     dense, inputs = place(model, inputs, None)
     groups = discover(dense, inputs, **_structure(run["structure"]))
@@ -74,9 +92,22 @@ def load(
         small.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{folder / 'model.safetensors'} does not fit the network of the plan: {error}"
+            f"{folder / MODEL_FILE} does not fit the network of the plan: {error}"
         ) from error
     return small.eval()
+
+
+def _require_unchanged(folder: Path) -> None:
+    """Hold plan and weights against the digests that the stages recorded, where they are there."""
+    for stage, name in (("search", "plan.json"), ("finetune", MODEL_FILE)):
+        record = read_json(folder / "stages" / f"{stage}.json")
+        known = (record or {}).get("outputs", {}).get(name)
+        file = folder / name
+        if known is not None and file.is_file() and known != file_digest(file):
+            raise CheckpointError(
+                f"{file} is damaged: its content is not what the run recorded; run it "
+                "again in this folder, which repeats what is damaged, or take another copy"
+            )
 
 
 def _structure(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def launch(
     *,
     data: Data | None = None,
     score: Callable[[nn.Module], float] | None = None,
+    on_start: Callable[[], object] | None = None,
 ) -> PruneResult:
     """Run a specification: what :func:`prune` does with its keyword arguments.
 
@@ -127,14 +128,20 @@ def launch(
         example_inputs: What it is called with.
         data: Training, held-out and test samples.
         score: Replaces the score on held-out data.
+        on_start: Called once the run folder is found to belong to this run, before any stage.
 
     Raises:
+        ConfigError: Another process works in the run folder, or whatever is wrong with the options.
         RlpruneError: As :func:`prune`.
     """
     asked = spec.asked()
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
         folder = RunFolder(scratch if spec.out_dir is None else spec.out_dir)
         job = Job.open(spec, model, example_inputs, data=data, score=score, folder=folder)
-        if asked.varied is None:
-            return Stages(job).run()
-        return prune_front(job, asked)
+        with folder.lock():
+            if asked.varied is not None:
+                return prune_front(job, asked, on_start)
+            stages = Stages(job)
+            if on_start is not None:
+                on_start()
+            return stages.run()

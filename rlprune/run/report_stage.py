@@ -45,7 +45,10 @@ def run_report(
     search, tuned = by_stage["search"].result, by_stage["finetune"].result
     before = job.skeleton(plan, load_file(job.folder / "compacted.safetensors"))
     networks = {"dense": job.dense, "pruned_before_finetune": before, "pruned": network}
+    if job.recipe is None or job.recipe.epochs == 0:
+        del networks["pruned_before_finetune"]
     report: dict[str, Any] = {name: _quality(job, item) for name, item in networks.items()}
+    report.setdefault("pruned_before_finetune", dict(report["pruned"]))
     for name in ("dense", "pruned"):
         report[name].update(_size(networks[name], job.example_inputs))
     dense_ms, pruned_ms, settings = _latency(job, network)

@@ -72,6 +72,7 @@ class Stages:
                 costs = require_met(_as_searched(job, search), network, job.example_inputs, told)
             self._export(network)
             report = self._report(search, tuned, plan, network)
+        self._drop_stale(search, tuned)
         return PruneResult(
             model=network,
             plan=plan,
@@ -81,6 +82,21 @@ class Stages:
             report=report,
             out_dir=folder.path if self.kept else None,
         )
+
+    def _drop_stale(self, search: StageRecord, tuned: StageRecord | None) -> None:
+        """Remove what stages that did not run now left for another search or another network."""
+        folder, stale = self.job.folder, set()
+        if "finetune" in self._made:
+            stale |= {"export", "report"}
+        if "search" in self._made:
+            stale.add("report")
+            left = folder.record("finetune") if tuned is None else None
+            compacted = search.outputs["compacted.safetensors"]
+            if left is not None and left.settings["compacted"] != compacted:
+                stale |= {"finetune", "export"}
+        for stage in sorted(stale - self._made - set(self.stages)):
+            log.info("%s of an earlier result removed from %s", stage, folder.path)
+            folder.drop(stage)
 
     def _search(self) -> StageRecord:
         from rlprune.run.search_stage import outputs, run_search
@@ -133,6 +149,7 @@ class Stages:
         records = [search, tuned, job.folder.record("export")]
         settings = {
             **job.settings["report"],
+            "search": digest(search.settings),
             "model": tuned.outputs["model.safetensors"],
             "finetune": digest(tuned.settings),
             "exports": None if records[2] is None else records[2].result,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlprune.cli.arguments import continued
+from rlprune.cli.arguments import continued, merged
 from rlprune.errors import ConfigError
 
 
@@ -32,6 +32,14 @@ def test_recorded_overrides_come_back_and_later_ones_win(run: Path) -> None:
     assert found == [
         "--config-dir", "/mine", "model=vgg11", "+budget.energy.limit=4", "seed=1",
         "evaluations=9", f"run='{run}'", f"hydra.run.dir='{run}'",
+    ]  # fmt: skip
+
+
+def test_a_recorded_key_can_be_taken_back() -> None:
+    recorded = ["+agent.nope=1", "seed=3"]
+    assert merged(recorded, ["~agent.nope"]) == ["seed=3"]
+    assert merged(recorded, ["~agent.other", "seed=4"]) == [
+        "+agent.nope=1", "seed=4", "~agent.other",
     ]  # fmt: skip
 
 

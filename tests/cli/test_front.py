@@ -53,7 +53,7 @@ def test_every_limits_folder_gets_the_command_line_of_a_run_of_its_own(
 
     own = [str(x) for x in OmegaConf.load(tmp_path / "macs_30" / ".hydra" / "overrides.yaml")]
     assert expected in own
-    assert own[-1] == "evaluations=60"
+    assert own[-1] == "evaluations=120"
     budget = compose(own)["budget"]["macs"]
     assert (budget["limit"] if isinstance(budget, dict) else budget) == "30%"
     assert (tmp_path / "macs_30" / ".hydra" / "hydra.yaml").is_file()

@@ -58,7 +58,7 @@ def test_a_run_with_a_budget_of_ones_own_then_report_then_another_recipe(
 
 
 def test_a_sweep_and_its_report(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", "budget=macs_50,macs_70", "hydra.sweep.dir=outputs/sweep")
+    done = cli("-m", "budget.macs.limit=50%,70%", "hydra.sweep.dir=outputs/sweep")
     assert done.returncode == 0, done.stderr
     gathered = cli("report", "outputs/sweep", tiny=False)
     assert gathered.returncode == 0, gathered.stderr
