@@ -95,8 +95,7 @@ def _record(config: DictConfig, folder: Path) -> None:
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)
     target = folder / RECORD_FOLDER
     for name, content in (("config", config), ("hydra", settings), ("overrides", overrides)):
-        text = OmegaConf.to_yaml(OmegaConf.create(content))
-        write_text(target / f"{name}.yaml", text)
+        write_text(target / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def _shown(folder: Path) -> Path:

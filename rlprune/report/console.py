@@ -49,7 +49,7 @@ def show_result(console: Console, result: PruneResult) -> None:
         path = result.out_dir.as_posix()
         if report:
             console.print(f"Report: {path}/report.html", soft_wrap=True)
-        console.print(f'Load:   rlprune.load("{path}")', soft_wrap=True)
+        console.print(f"Load:   {rows.load_call(path, report)}", soft_wrap=True)
 
 
 def show_front(console: Console, result: PruneResult) -> None:
@@ -65,7 +65,8 @@ def show_front(console: Console, result: PruneResult) -> None:
             console.print(f"Front:  {result.out_dir.as_posix()}/front.html", soft_wrap=True)
         for point in result.front:
             assert point.out_dir is not None
-            console.print(f'Load:   rlprune.load("{point.out_dir.as_posix()}")', soft_wrap=True)
+            call = rows.load_call(point.out_dir.as_posix(), point.report)
+            console.print(f"Load:   {call}", soft_wrap=True)
 
 
 def show_groups(console: Console, groups: Groups) -> None:

@@ -150,7 +150,7 @@ def _usage(report: Mapping[str, Any], folder: Path) -> str:
     lines = [
         "import rlprune",
         "",
-        f'model = rlprune.load("{folder.as_posix()}")  # the pruned torch.nn.Module',
+        f"model = {rows.load_call(folder.as_posix(), report)}  # the pruned torch.nn.Module",
     ]
     for name, entry in report["exports"].items():
         if "file" not in entry:

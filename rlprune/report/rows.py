@@ -51,3 +51,9 @@ def budgets(report: Mapping[str, Any]) -> list[Row]:
         )
         for name, budget in report["budgets"].items()
     ]
+
+
+def load_call(folder: str, report: Mapping[str, Any]) -> str:
+    """What a reader writes to load the pruned network of a run."""
+    trust = ", trust=True" if report.get("trust") else ""
+    return f'rlprune.load("{folder}"{trust})'

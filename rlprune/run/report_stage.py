@@ -73,6 +73,7 @@ def run_report(
             "quality": search["quality"],
             "objective": _objective(report, search["quality"]),
             "data": None if job.data is None else repr(job.data),
+            "trust": _needs_trust(job),
             "agent": job.settings["search"]["agent"],
             "start": search.get("start"),
             "seed": job.spec.seed,
@@ -91,6 +92,16 @@ def run_report(
         history = list(csv.DictReader(file))
     write_text(job.folder / "report.html", render(report, history, job.folder.path))
     return report
+
+
+def _needs_trust(job: Job) -> bool:
+    """Whether loading the folder calls a function of the user's own, see :func:`rlprune.load`."""
+    from rlprune.models.trust import is_harmless
+
+    factory = job.spec.factory
+    return factory is not None and not is_harmless(
+        {"name": factory} if isinstance(factory, str) else factory
+    )
 
 
 def _quality(job: Job, network: nn.Module) -> dict[str, float | None]:
