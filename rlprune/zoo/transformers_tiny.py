@@ -104,13 +104,63 @@ def _whisper(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
     return tf.WhisperForConditionalGeneration, config, inputs
 
 
+def _albert(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
+    config = tf.AlbertConfig(**_ENCODER, embedding_size=16)
+    return tf.AlbertForSequenceClassification, config, _padded()
+
+
+def _codegen(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
+    config = tf.CodeGenConfig(
+        vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=4, n_positions=40, n_ctx=40,
+        rotary_dim=8, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    return tf.CodeGenForCausalLM, config, _padded()
+
+
+def _mixtral(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
+    config = tf.MixtralConfig(
+        **_DECODER, num_local_experts=4, num_experts_per_tok=2, sliding_window=None
+    )
+    config._experts_implementation = "eager"
+    return tf.MixtralForCausalLM, config, _padded()
+
+
+def _bart(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
+    config = tf.BartConfig(
+        vocab_size=VOCABULARY, d_model=64, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=96,
+        decoder_ffn_dim=96, max_position_embeddings=40, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, decoder_start_token_id=1, forced_eos_token_id=2,
+    )  # fmt: skip
+    return tf.BartForConditionalGeneration, config, _padded() | {"decoder_input_ids": _ids(6)}
+
+
+def _clip(tf: Any) -> tuple[type[Any], Any, dict[str, Any]]:
+    layers = {
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "projection_dim": 32,
+    }  # fmt: skip
+    config = tf.CLIPConfig(
+        text_config=layers
+        | {"vocab_size": VOCABULARY, "max_position_embeddings": 40, "eos_token_id": 98},
+        vision_config=layers | {"image_size": 32, "patch_size": 8},
+        projection_dim=32,
+    )
+    return tf.CLIPModel, config, _padded() | {"pixel_values": torch.randn(2, 3, 32, 32)}
+
+
 BUILDERS: dict[str, Callable[[Any], tuple[type[Any], Any, dict[str, Any]]]] = {
+    "albert": _albert,
+    "bart": _bart,
     "bert": _bert,
+    "clip": _clip,
+    "codegen": _codegen,
     "roberta": _roberta,
     "distilbert": _distilbert,
     "gpt2": _gpt2,
     "gpt_neox": _gpt_neox,
     "llama": _llama,
+    "mixtral": _mixtral,
     "qwen3": _qwen3,
     "t5": _t5,
     "t5-gated": _t5_gated,

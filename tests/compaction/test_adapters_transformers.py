@@ -15,10 +15,11 @@ from rlprune.zoo import transformers_tiny
 from rlprune.zoo.networks import randomise
 
 HEADS = {
-    "bert": 2, "roberta": 2, "distilbert": 2, "gpt2": 2, "gpt_neox": 2, "llama": 2, "qwen3": 2,
-    "t5": 3, "t5-gated": 1, "vit": 2, "whisper": 6,
+    "albert": 1, "bart": 6, "bert": 2, "clip": 4, "codegen": 2, "distilbert": 2, "gpt2": 2,
+    "gpt_neox": 2, "llama": 2, "mixtral": 2, "qwen3": 2, "roberta": 2, "t5": 3, "t5-gated": 1,
+    "vit": 2, "whisper": 6,
 }  # fmt: skip
-FFN = {name: 4 if name in ("t5", "whisper") else 2 for name in HEADS}
+FFN = {name: 2 for name in HEADS} | {"albert": 1, "bart": 4, "clip": 4, "t5": 4, "whisper": 4}
 
 
 def prepared(name: str, attention: str = "sdpa") -> tuple[nn.Module, Groups]:
@@ -46,12 +47,12 @@ def test_heads_and_neurons_of_a_transformer_go_exactly(name: str, attention: str
     assert kinds.count("heads") == HEADS[name], groups.table()
     assert kinds.count("neurons") >= FFN[name], groups.table()
     workspace = Workspace(groups)
-    for seed in range(3):
+    for seed in range(2):
         plan = random_plan(groups, seed)
         small = build(groups, plan)
         assert type(small) is type(model)
-        assert verify(groups, small, plan) <= 1e-10
-        assert verify(groups, workspace.build(plan), plan) <= 1e-10
+        assert verify(groups, small, plan) <= 1e-12
+        assert verify(groups, workspace.build(plan), plan) <= 1e-12
         real = sum(p.numel() for p in small.parameters())
         assert real == groups.params(list(plan.widths.values()))
 

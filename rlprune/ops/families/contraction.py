@@ -257,6 +257,17 @@ def baddbmm(
     tracer.set_planes(out, _add_bias(tracer, "baddbmm", args[0], out, planes))
 
 
+def grouped_mm(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Rows times a matrix of their own expert's; its kernel refuses most widths."""
+    reason = "takes rows of whole 16 bytes only; load the model with experts_implementation='eager'"
+    tracer.freeze(
+        [*tracer.planes(args[0]), *tracer.planes(args[1])],
+        f"{tracer.where('_grouped_mm')}: {reason}",
+    )
+
+
 def _matrices(first: int) -> Macs:
     """A product of two (batches of) matrices that stand at ``args[first]`` and the next."""
 
@@ -301,6 +312,7 @@ register(
     operands=Operands(),
 )
 register("addmm", addmm, macs=_matrices(1), scaling=_LAYER, operands=_ADDED)
+register("_grouped_mm", grouped_mm, macs=_matrices(0), zeros=_ANY)
 register("baddbmm", baddbmm, macs=_matrices(1), scaling=_LAYER, operands=_ADDED)
 register("_addmm_activation", addmm, macs=_matrices(1))
 register("addbmm", addbmm, macs=_matrices(1))
