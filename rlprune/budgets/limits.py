@@ -74,7 +74,7 @@ def _parse_text(text: str, budget: str, unit: str, fractions: bool) -> Limit:
     number, suffix = float(match.group(1)), match.group(2)
     _require_positive(number, text, budget)
     if suffix == "%":
-        if number > 100:
+        if number > 100 and fractions:
             raise BudgetError(
                 f"budget {budget!r}: limit {text!r} is more than the dense network's value; "
                 "give a percentage in (0, 100]"

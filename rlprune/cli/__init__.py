@@ -6,6 +6,7 @@ import os
 import sys
 
 COMMANDS = {
+    "analyze": "rlprune.cli.analyze:analyze",
     "report": "rlprune.cli.commands:report",
     "discover": "rlprune.cli.commands:discover",
     "bench": "rlprune.bench:main",

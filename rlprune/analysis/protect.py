@@ -1,0 +1,76 @@
+"""Concepts as budgets: what a pruned language model may lose on the tokens of a concept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.analysis.editing import token_losses
+from rlprune.analysis.memories import concept_rows
+from rlprune.analysis.tokens import Corpus
+from rlprune.analysis.windows import unpadded
+from rlprune.batches import Batch
+from rlprune.budgets import Budget
+from rlprune.errors import ConfigError
+
+
+class ConceptLoss:
+    """Mean negative log-likelihood of the tokens of a concept, in nats: a cost for a budget.
+
+    Args:
+        batches: of a corpus; mappings with ``input_ids`` and ``attention_mask``.
+        of_concept: which rows are of the concept, ``[rows]`` bool.
+
+    Raises:
+        ConfigError: No row that can be predicted is of the concept.
+    """
+
+    def __init__(self, batches: list[Batch], of_concept: np.ndarray) -> None:
+        self._batches, self._of_concept = batches, torch.from_numpy(np.asarray(of_concept))
+        if not bool(self._of_concept.any()):
+            raise ConfigError("no token is of the concept")
+
+    def __call__(self, model: nn.Module, example_inputs: Any = None) -> float:
+        """Loss of a network, in nats per token."""
+        losses = token_losses(model, self._batches)
+        return float(losses[self._of_concept & ~torch.isnan(losses)].mean())
+
+    def identity(self) -> list[Any]:
+        """The batches and the rows."""
+        return [[inputs for inputs, _ in self._batches], self._of_concept]
+
+
+def protect(
+    corpus: Corpus, limits: Mapping[str, float | str], most: int | None = None
+) -> dict[str, Budget]:
+    """Budgets that keep what a language model knows of some concepts.
+
+    They are given to :func:`rlprune.prune` beside the others::
+
+        kept = protect(corpus, {"NUMBER": "110%"})
+        rlprune.prune(model, inputs, budgets={"params": "50%", **kept})
+
+    Args:
+        corpus: programs the loss is measured on; not those of a final test.
+        limits: by concept (a class, a role, or ``/pattern/``) the most its loss may be, in nats per
+            token or, as ``"110%"``, of the dense network's.
+        most: use only so many batches; None uses all.
+
+    Returns:
+        Budgets by name, such as ``"loss of NUMBER"``.
+
+    Raises:
+        ConfigError: A concept does not occur.
+    """
+    batches = corpus.batches[:most]
+    count = sum(map(len, unpadded(batches)))
+    found = {}
+    for concept, limit in limits.items():
+        rows = concept_rows(corpus, concept)[:count]
+        name = f"loss of {concept}"
+        found[name] = Budget(fn=ConceptLoss(batches, rows), limit=limit, name=name)
+    return found
