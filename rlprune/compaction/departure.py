@@ -12,6 +12,7 @@ from math import isclose
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -97,6 +98,8 @@ def first_departure(
             detail = prediction.wrong_shape(index, now, removed)
             if detail is None and not free and step.op == now.op and not _same_numbers(step, now):
                 detail = f"gets the numbers {_told(now)} where {_told(step)} are needed"
+            if detail is not None and free and failure is None and _counts_values(step.op):
+                return None  # from here on sizes follow values, as of tokens sent to an expert
             if detail is not None:
                 return _at(index, step, detail)
     if failure is not None:
@@ -109,6 +112,15 @@ def first_departure(
         (i, s) for i, s in before[met + 1 :] if not named(s.op).layout and s.op not in _ADDITIONS
     ]
     return None if free or not after else _at(*after[0], "no longer runs")
+
+
+def _counts_values(op: str) -> bool:
+    """Whether the size of an op's result depends on values: ``nonzero``, ``x[mask]``."""
+    packet = getattr(torch.ops.aten, op, None)
+    return packet is not None and any(
+        torch.Tag.dynamic_output_shape in getattr(packet, overload).tags
+        for overload in packet.overloads()
+    )
 
 
 def _at(index: int, step: Step, detail: str) -> Departure:
