@@ -57,6 +57,18 @@ def map_tensors(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor in nested lists, tuples and mappings, in order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, note)
+    return found
+
+
 def to_device(
     example_inputs: ExampleInputs, device: torch.device | str, dtype: torch.dtype | None = None
 ) -> Any:
@@ -118,14 +130,7 @@ def batch_size(example_inputs: ExampleInputs) -> int:
     Raises:
         ConfigError: No tensor has a first dimension, or it is empty.
     """
-    found: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.dim() > 0:
-            found.append(tensor.shape[0])
-        return tensor
-
-    map_tensors(example_inputs, note)
+    found = [tensor.shape[0] for tensor in tensors_in(example_inputs) if tensor.dim() > 0]
     if not found:
         raise _unsupported(example_inputs)
     if found[0] < 1:

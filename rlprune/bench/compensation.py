@@ -125,10 +125,10 @@ class Study:
 
     def lines(self, ways: Sequence[Way], keeps: Sequence[float]) -> list[list[float]]:
         """Accuracies [way][keep ratio]; the first line is the dense network's."""
-        dense = [self.accuracy(None, 1.0)] * len(keeps)
-        return [dense, *([self.accuracy(way, keep) for keep in keeps] for way in ways)]
+        dense = [self.value(None, 1.0)] * len(keeps)
+        return [dense, *([self.value(way, keep) for keep in keeps] for way in ways)]
 
-    def accuracy(self, way: Way | None, keep: float) -> float:
+    def value(self, way: Way | None, keep: float) -> float:
         """Accuracy of one cell, computed unless it is there; None is the dense network."""
         name = way.name if way else "dense"
         asked = {
@@ -146,11 +146,13 @@ class Study:
         }
         path = Path(self.options.out) / self.name / f"{digest(asked)[:16]}.json"
         if path.exists():
-            return float(read_json(path)["accuracy"])
-        value = evaluate(
-            self._candidate(way, keep), self._samples(), autocast=self.autocast
-        ).accuracy
-        write_json(path, {**describe(asked), "accuracy": value})
+            return float(read_json(path)["value"])
+        task = self.data.task
+        measured = evaluate(
+            self._candidate(way, keep), self._samples(), task=task, autocast=self.autocast
+        )
+        value = measured[task.metric.name]
+        write_json(path, {**describe(asked), "value": value})
         logger.info("%s seed %d keep %.2f %s: %.4f", self.name, self.seed, keep, name, value)
         return value
 

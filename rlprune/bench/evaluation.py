@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprune.batches import cut
 from rlprune.bench.masking import MaskedDense
 from rlprune.bench.workbench import Workbench, environment, open_workbench
 from rlprune.compaction import Workspace
@@ -44,7 +45,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
         ``evaluation.md`` and ``evaluation.json`` of the problem.
 
     Raises:
-        RlpruneError: A setting is wrong.
+        RlpruneError: A bench is wrong.
     """
     bench = open_workbench(config)
     options = bench.options
@@ -159,11 +160,12 @@ def _ways(bench: Workbench, problem: Problem) -> dict[str, Way]:
     masked, workspace = MaskedDense(job.groups), Workspace(job.groups)
     same, _ = qualities(job.dense, bench.data, None, job.spec.evaluator, job.calibration)
     count = _images(bench)["published"]
-    images, labels = bench.data.holdout
-    accuracy = DataQuality(
+    task = bench.data.task
+    measure = DataQuality(
         job.dense,
-        (images[:count], labels[:count]),
-        kind="accuracy",
+        cut(bench.data.holdout, slice(count)),
+        task=task,
+        kind="metric",
         batch_size=job.spec.evaluator.batch_size,
         statistics="keep",
         precision="float32",
@@ -177,8 +179,8 @@ def _ways(bench: Workbench, problem: Problem) -> dict[str, Way]:
     ways: dict[str, Way] = {
         PLAIN: lambda plan: same(workspace.build(plan)),
         MASKED: lambda plan: same(masked.build(plan)),
-        f"masked dense network, float32, accuracy on {count} images (AMC)": lambda plan: accuracy(
-            masked.build(plan)
+        f"masked dense network, float32, {task.metric.label} on {count} images (AMC)": (
+            lambda plan: measure(masked.build(plan))
         ),
     }
     methods = [

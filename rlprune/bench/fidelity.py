@@ -20,6 +20,7 @@ from rlprune.files import plain, read_json, write_json, write_text
 from rlprune.plan import Plan
 from rlprune.problem import Problem
 from rlprune.report import markdown
+from rlprune.tasks import Metric
 from rlprune.training import finetune
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _KEYS = ("kind", "compensation", "statistics", "images")
 def run(config: Mapping[str, Any]) -> list[Path]:
     """Score plans in many ways, fine-tune each a little, and correlate.
 
-    Every plan leaves two files, its scores and its accuracies after fine-tuning; what is there is
+    Every plan leaves two files, its scores and its metric after fine-tuning; what is there is
     kept when the study is started again.
 
     Args:
@@ -41,7 +42,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
 
     Raises:
         CheckpointError: The folder holds a study with other settings.
-        RlpruneError: A setting is wrong.
+        RlpruneError: A bench is wrong.
     """
     bench = open_workbench(config)
     scorer = Scorer(bench)
@@ -55,16 +56,17 @@ def run(config: Mapping[str, Any]) -> list[Path]:
     return _report(bench, studied, scorer.prepare_seconds)
 
 
-def correlate(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Spearman's correlation of every score with the accuracy after fine-tuning, best first.
+def correlate(plans: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:
+    """Spearman's correlation of every score with the metric after fine-tuning, best first.
 
     Args:
-        plans: Records with ``scores`` and ``accuracies``.
+        plans: Records with ``scores`` and ``after``, the metric of every fine-tuning.
+        metric: The task's metric.
 
     Returns:
         Rows with ``rho``, its 90 % bootstrap interval over plans and the median seconds.
     """
-    truth = [statistics.fmean(plan["accuracies"]) for plan in plans]
+    truth = [metric.score(statistics.fmean(plan["after"])) for plan in plans]
     columns: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for plan in plans:
         for row in plan["scores"]:
@@ -106,36 +108,36 @@ def _study(
     total: int,
     plan: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Scores and accuracies of one plan, from disk or computed."""
+    """Scores and metric of one plan, from disk or computed."""
     made = Plan.from_json(plan["plan"])
     scores = read_json(bench.folder / "scores" / f"{number}.json")
     if scores is None:
         scores = scorer.score(made)
         write_json(bench.folder / "scores" / f"{number}.json", scores)
-    accuracies: list[float] = []
+    values: list[float] = []
     started = time.perf_counter()
     for seed in range(int(bench.options["repeats"])):
-        path = bench.folder / "accuracies" / f"{number}-{seed}.json"
+        path = bench.folder / "after" / f"{number}-{seed}.json"
         known = read_json(path)
         if known is None:
-            known = {"accuracy": _accuracy(bench, scorer, made, seed)}
+            known = {"value": _after(bench, scorer, made, seed)}
             write_json(path, known)
-        accuracies.append(known["accuracy"])
+        values.append(known["value"])
     log.info(
-        "%d/%d %s plan: %s %% after fine-tuning, %.1f s", number + 1, total, plan["kind"],
-        ", ".join(f"{100 * value:.2f}" for value in accuracies), time.perf_counter() - started,
+        "%d/%d %s plan: %s after fine-tuning, %.1f s", number + 1, total, plan["kind"],
+        ", ".join(map(bench.data.task.metric.show, values)), time.perf_counter() - started,
     )  # fmt: skip
     costs = problem.costs(made)
-    return {**plan, "costs": costs, "scores": scores, "accuracies": accuracies}
+    return {**plan, "costs": costs, "scores": scores, "after": values}
 
 
-def _accuracy(bench: Workbench, scorer: Scorer, plan: Any, seed: int) -> float:
-    """Accuracy on held-out samples no score has used, in the best epoch of the fine-tuning."""
+def _after(bench: Workbench, scorer: Scorer, plan: Any, seed: int) -> float:
+    """The task's metric on held-out samples no score has used, after the fine-tuning."""
     job, options = bench.job, bench.options
     recipe = replace(bench.recipe, epochs=int(options["finetune_epochs"]))
     data = ShortEpochs(bench.data, options["finetune_images"], held=scorer.unseen)
     result = finetune(job.compacted(plan), job.dense, data, recipe, seed=seed, device=job.device)
-    return result.holdout_accuracy
+    return result.holdout[bench.data.task.metric.name]
 
 
 def _same_study(bench: Workbench) -> None:
@@ -166,10 +168,11 @@ def _same_study(bench: Workbench) -> None:
 def _report(
     bench: Workbench, plans: Sequence[Mapping[str, Any]], prepare: Mapping[str, float]
 ) -> list[Path]:
-    rows = correlate(plans)
+    metric = bench.data.task.metric
+    rows = correlate(plans, metric)
     ceiling = None
-    if len(plans[0]["accuracies"]) > 1:
-        ceiling = spearman(*([plan["accuracies"][at] for plan in plans] for at in (0, 1)))
+    if len(plans[0]["after"]) > 1:
+        ceiling = spearman(*([plan["after"][at] for plan in plans] for at in (0, 1)))
     folder = bench.folder
     report = {
         "problem": bench.name,
@@ -181,13 +184,14 @@ def _report(
     }
     write_json(folder / "fidelity.json", report)
     write_text(folder / "fidelity.md", _markdown(bench, report))
-    save(_picture(rows, plans), folder / "fidelity.png")
+    save(_picture(rows, plans, metric), folder / "fidelity.png")
     return [folder / f"fidelity.{kind}" for kind in ("md", "json", "png")]
 
 
 def _markdown(bench: Workbench, report: Mapping[str, Any]) -> str:
     options, plans = bench.options, report["plans"]
-    accuracies = [statistics.fmean(plan["accuracies"]) for plan in plans]
+    metric = bench.data.task.metric
+    reached = [statistics.fmean(plan["after"]) for plan in plans]
     images = options["finetune_images"] or bench.data.train_size
     head = ("score", "compensation", "statistics", "images", "rho", "90 % interval", "seconds")
     body = [
@@ -206,9 +210,10 @@ def _markdown(bench: Workbench, report: Mapping[str, Any]) -> str:
     once = ", ".join(f"{name} {value:.1f} s" for name, value in report["prepare_seconds"].items())
     lines = [
         f"## Which score ranks as fine-tuning does: {report['problem']}",
-        f"Spearman's rho over {len(plans)} plans of equal cost with the held-out accuracy after "
-        f"{options['finetune_epochs']} epochs of {images} images ({100 * min(accuracies):.2f} to "
-        f"{100 * max(accuracies):.2f} %, median {100 * statistics.median(accuracies):.2f} %). "
+        f"Spearman's rho over {len(plans)} plans of equal cost with the held-out {metric.label} "
+        f"after {options['finetune_epochs']} epochs of {images} samples "
+        f"({metric.show(min(reached))} to {metric.show(max(reached))}, median "
+        f"{metric.show(statistics.median(reached))}). "
         f"Seconds per evaluation: {about['processor']}, {about['threads']} threads. Once per "
         f"network: {once}.",
         markdown.table(head, body),
@@ -218,8 +223,10 @@ def _markdown(bench: Workbench, report: Mapping[str, Any]) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _picture(rows: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any]]) -> Any:
-    """Correlation against seconds for all scores, and the best score against accuracy."""
+def _picture(
+    rows: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any]], metric: Metric
+) -> Any:
+    """Correlation against seconds for all scores, and the best score against the metric."""
     made = figure(10.0, 4.2)
     left, right = made.subplots(1, 2)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
@@ -237,12 +244,12 @@ def _picture(rows: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any
         left.plot([], [], mark, color="#555555", label=name)
     left.set_xscale("log")
     left.set_xlabel("seconds per evaluation (hollow: recalibrated)")
-    left.set_ylabel("Spearman's rho with accuracy after fine-tuning")
+    left.set_ylabel(f"Spearman's rho with {metric.label} after fine-tuning")
     left.legend(fontsize=7, frameon=False, ncols=2)
     best = rows[0]
     for number, kind in enumerate(dict.fromkeys(plan["kind"] for plan in plans)):
         points = [
-            (_value(plan, best), 100 * statistics.fmean(plan["accuracies"]))
+            (_value(plan, best), metric.scale * statistics.fmean(plan["after"]))
             for plan in plans
             if plan["kind"] == kind
         ]
@@ -250,7 +257,7 @@ def _picture(rows: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any
             *zip(*points, strict=True), s=16, color=COLORS[number % len(COLORS)], label=kind
         )
     right.set_xlabel(", ".join(str(best[key]) for key in _KEYS))
-    right.set_ylabel("held-out accuracy after fine-tuning, %")
+    right.set_ylabel(f"held-out {metric.axis}, after fine-tuning")
     right.legend(fontsize=7, frameon=False)
     return made
 

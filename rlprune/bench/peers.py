@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from rlprune.batches import cut
 from rlprune.bench.cells import adherence
 from rlprune.bench.tuning import recipe_id, tuned
 from rlprune.bench.workbench import Workbench
@@ -30,7 +30,6 @@ from rlprune.files import plain, read_json, write_json
 from rlprune.problem import Quality, qualities
 from rlprune.problem.quality import last_linear
 from rlprune.run import over_limit, values_of
-from rlprune.training.losses import logits_of
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def run_peer(name: str, bench: Workbench) -> dict[str, Any]:
         found["unique"] = unique
         found["seconds"] = {"total": time.perf_counter() - started}
         if tune:
-            found["accuracy"] = tuned(bench, network)
+            found["tuned"] = tuned(bench, network)
         log.info("%s: quality %.4f, %.1f s", name, found["quality"], found["seconds"]["total"])
     except PeerError as error:
         log.warning("%s: %s", name, error)
@@ -95,7 +94,7 @@ def run_peer(name: str, bench: Workbench) -> dict[str, Any]:
 
 def _tuned_so(content: Mapping[str, Any], bench: Workbench) -> bool:
     """Whether a peer's network was fine-tuned as it would be now."""
-    return bool(content.get("accuracy", {}).get("recipe") == recipe_id(bench))
+    return bool(content.get("tuned", {}).get("recipe") == recipe_id(bench))
 
 
 def widths_of(bench: Workbench, network: nn.Module) -> list[int] | None:
@@ -227,11 +226,11 @@ def _torch_pruning(
 def _gradients(bench: Workbench, network: nn.Module) -> None:
     """Gradients of the loss on calibration samples, in eval mode."""
     assert bench.job.calibration is not None
-    x, y = bench.job.calibration
+    inputs, labels = cut(bench.job.calibration, slice(_TAYLOR_IMAGES))
+    task = bench.data.task
     network.eval().zero_grad(set_to_none=True)
     with torch.enable_grad():
-        output = network(x[:_TAYLOR_IMAGES])
-        functional.cross_entropy(logits_of(output), y[:_TAYLOR_IMAGES]).backward()
+        task.loss(task.rows(task.answer(network, inputs), labels, inputs)).backward()
 
 
 def _fastnas(bench: Workbench, budgets: Sequence[ResolvedBudget]) -> tuple[nn.Module, int]:

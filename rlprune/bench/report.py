@@ -13,9 +13,10 @@ from rlprune.bench.tuning import shown
 from rlprune.errors import ConfigError
 from rlprune.files import read_json, write_json, write_text
 from rlprune.report import markdown
+from rlprune.tasks import Metric
 
 HEAD = (
-    "agent", "evaluations", "seeds", "quality", "accuracy before, %", "after fine-tuning, %",
+    "agent", "evaluations", "seeds", "quality", "before", "after fine-tuning",
     "slack, %", "seconds", "of them env and agent",
 )  # fmt: skip
 
@@ -43,12 +44,12 @@ def write(folder: Path) -> list[Path]:
             continue
         about = read_json(place / "problem.json")
         rows = summarize(cells)
-        dense = (read_json(place / "dense.json") or {}).get("accuracy")
+        dense = (read_json(place / "dense.json") or {}).get("measured")
         missing = _missing(about, cells)
         prediction = read_json(place / PREDICTION)
         summary[place.name] = {
             "dense": dense, "rows": rows, "missing": missing, "prediction": prediction,
-            "proxy": agreement(cells),
+            "proxy": agreement(cells, metric_of(about)),
         }  # fmt: skip
         paths.append(_picture(place, about, cells))
         sections.append(_section(about, summary[place.name], paths[-1].relative_to(folder)))
@@ -75,32 +76,38 @@ def summarize(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["evaluations"], -_middle(row["quality"])))
 
 
-def agreement(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+def agreement(cells: Iterable[Mapping[str, Any]], metric: Metric) -> dict[str, Any] | None:
     """Whether quality ranks what the searches found as fine-tuning does.
 
     Args:
         cells: Contents of cell files; those of other libraries, compensated otherwise, are left
             out, and plans found twice count once.
+        metric: The task's metric, for its direction.
 
     Returns:
-        Spearman's rho of quality with the accuracy after fine-tuning on the test split (held-out
-        where there is none), and the number of plans; None for fewer than six plans.
+        Spearman's rho of quality with the task's metric after fine-tuning on the test split
+        (held-out where there is none), and the number of plans; None for fewer than six plans.
     """
     pairs: dict[str, tuple[float, float]] = {}
     for cell in cells:
-        if "plan" in cell and "accuracy" in cell:
-            after = cell["accuracy"]["after"]
+        if "plan" in cell and "tuned" in cell:
+            after = cell["tuned"]["after"]
             found = after["holdout"] if after["test"] is None else after["test"]
-            pairs[cell["plan"]] = (cell["quality"], found)
+            pairs[cell["plan"]] = (cell["quality"], metric.score(found))
     if len(pairs) < _FEWEST_PLANS:
         return None
-    qualities, accuracies = zip(*pairs.values(), strict=True)
-    return {"plans": len(pairs), "rho": spearman(qualities, accuracies)}
+    qualities, reached = zip(*pairs.values(), strict=True)
+    return {"plans": len(pairs), "rho": spearman(qualities, reached)}
+
+
+def metric_of(about: Mapping[str, Any]) -> Metric:
+    """The metric that a problem's networks were measured by."""
+    return Metric(**about["metric"])
 
 
 def _row(label: str, count: int, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     worked = [cell for cell in cells if "error" not in cell]
-    tuned = [cell["accuracy"] for cell in worked if "accuracy" in cell]
+    tuned = [cell["tuned"] for cell in worked if "tuned" in cell]
     split = "test" if tuned and all(t["after"]["test"] is not None for t in tuned) else "holdout"
     seconds = [cell["seconds"] for cell in worked]
     return {
@@ -133,11 +140,11 @@ def _section(about: Mapping[str, Any], summary: Mapping[str, Any], picture: Path
         f"to {images} held-out samples, those the search did not use first, without fine-tuning; "
         f"median (smallest to largest) over seeds. Compensation: {about['compensation']}. "
         f"Times: {about['environment']['processor']}, {about['environment']['threads']} threads.",
-        markdown.table(HEAD, [_shown(row) for row in rows]),
+        markdown.table(HEAD, [_shown(row, metric_of(about)) for row in rows]),
         f"![quality against unique evaluations]({picture.as_posix()})",
     ]
     if dense is not None:
-        lines.insert(2, f"Dense network: {shown(dense)}.")
+        lines.insert(2, f"Dense network: {shown(dense, metric_of(about))}.")
     lines += [f"{row['label']}: {text}" for row in rows for text in row["errors"]]
     lines += [
         f"{row['label']}: its widths with rlprune's units and compensation score "
@@ -152,23 +159,23 @@ def _section(about: Mapping[str, Any], summary: Mapping[str, Any], picture: Path
         )
     if summary["proxy"] is not None:
         lines.append(
-            "Quality against accuracy after fine-tuning, {plans} plans of all agents: "
-            "Spearman {rho:.3f}.".format(**summary["proxy"])
+            "Quality against {metric} after fine-tuning, {plans} plans of all agents: "
+            "Spearman {rho:.3f}.".format(metric=metric_of(about).label, **summary["proxy"])
         )
     if missing:
         lines.append(f"Missing ({len(missing)} cells): {', '.join(missing)}.")
     return "\n\n".join(lines)
 
 
-def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _shown(row: Mapping[str, Any], metric: Metric) -> tuple[str, ...]:
     unique = sorted(set(row["unique"]))
     return (
         row["label"],
         "-" if not unique else str(unique[0]) if len(unique) == 1 else f"{unique[0]}-{unique[-1]}",
         str(len(row["seeds"])),
         spread(row["quality"], lambda v: f"{v:.4f}"),
-        spread(row["before"], percent),
-        spread(row["after"], percent),
+        spread(row["before"], metric.show),
+        spread(row["after"], metric.show),
         spread(row["slack"], percent),
         spread(row["seconds"], lambda v: f"{v:.0f}"),
         spread(row["env_and_agent"], lambda v: f"{v:.1f}"),

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.batches import answer, as_batches
+from rlprune.batches import as_batches, cut, split
 from rlprune.bench.workbench import Workbench
 from rlprune.compaction import Workspace
 from rlprune.compensation import Context, Method, batch_statistics, methods, recalibrate
 from rlprune.errors import ConfigError
+from rlprune.inputs import to_device
 from rlprune.locate import locate
 from rlprune.modes import evaluating
 from rlprune.plan import Plan
-from rlprune.problem import KINDS
-from rlprune.problem.kinds import Outputs, concatenate, rows_of
+from rlprune.problem.kinds import Outputs, concatenate, kind_of
 from rlprune.problem.quality import has_bfloat16, last_linear
+from rlprune.training.precision import laid_out
 
 STATISTICS = ("batch", "recalibrate")
 
@@ -35,7 +36,7 @@ class Scorer:
         bench: The problem.
 
     Attributes:
-        unseen: Held-out samples ``(x, y)`` no score uses.
+        unseen: Held-out samples ``(inputs, labels)`` no score uses.
         prepare_seconds: Compensation -> seconds of what it computes once per network.
 
     Raises:
@@ -44,29 +45,28 @@ class Scorer:
 
     def __init__(self, bench: Workbench) -> None:
         options = bench.options
-        self.kinds = _known(options["kinds"], tuple(KINDS), "kinds")
+        self.task = bench.data.task
+        self.kinds = tuple(options["kinds"])
+        self._score = {kind: kind_of(kind, self.task) for kind in self.kinds}
         self.statistics = _known(options["statistics"], STATISTICS, "statistics")
         self.images = sorted(int(count) for count in options["images"])
         self._job = bench.job
         self._size = min(self._job.spec.evaluator.batch_size, self.images[0])
-        x, y = bench.data.holdout
-        most = self.images[-1]
-        if len(x) <= most:
+        held_out = bench.data.holdout
+        most, total = self.images[-1], len(held_out[1])
+        if total <= most:
             raise ConfigError(
-                f"bench.images={self.images}: {len(x)} samples are held out, and those the scores "
-                "leave measure the accuracy after fine-tuning; raise data.holdout or lower images"
+                f"bench.images={self.images}: {total} samples are held out, and those the scores "
+                "leave measure the network after fine-tuning; raise data.holdout or lower images"
             )
         wrong = [count for count in self.images if count % self._size]
         if wrong:
             raise ConfigError(f"bench.images: {wrong[0]} is not a multiple of {self._size}")
-        self.unseen = (x[most:], y[most:])
+        self.unseen = cut(held_out, slice(most, None))
         self._batches = [
-            (self._placed(part), labels)
-            for part, labels in zip(
-                x[:most].split(self._size), y[:most].split(self._size), strict=True
-            )
+            (self._placed(inputs), None if labels is None else labels.to(self._job.device))
+            for inputs, labels in split(cut(held_out, slice(most)), self._size)
         ]
-        self._labels = y[:most].to(self._job.device)
         self._bfloat16 = self._job.spec.evaluator.precision == "bfloat16" or (
             self._job.spec.evaluator.precision == "auto" and has_bfloat16(self._job.device)
         )
@@ -122,11 +122,12 @@ class Scorer:
                 )
         return rows
 
-    def _value(self, kind: str, outputs: Outputs, count: int) -> tuple[float, float]:
+    def _value(self, kind: str, outputs: list[Outputs], count: int) -> tuple[float, float]:
         """A score on the first images, and the seconds of its arithmetic."""
         started = time.perf_counter()
-        candidate, dense = _prefix(outputs, count), _prefix(self._dense, count)
-        value = float(KINDS[kind](candidate, dense, self._labels[:count]))
+        batches = count // self._size
+        candidate, dense = concatenate(outputs[:batches]), concatenate(self._dense[:batches])
+        value = float(self._score[kind](self.task, candidate, dense))
         return value, time.perf_counter() - started
 
     def _build(self, plan: Plan, name: str) -> nn.Module:
@@ -146,7 +147,7 @@ class Scorer:
             times.append(time.perf_counter() - started)
         return max(times[0] - times[1], 0.0)
 
-    def _forward(self, network: nn.Module, bfloat16: bool) -> tuple[Outputs, list[float]]:
+    def _forward(self, network: nn.Module, bfloat16: bool) -> tuple[list[Outputs], list[float]]:
         parts, times = [], []
         with (
             torch.no_grad(),
@@ -155,19 +156,18 @@ class Scorer:
         ):
             for inputs, labels in self._batches:
                 started = time.perf_counter()
-                output = answer(network, inputs)
-                parts.append(Outputs(rows_of(output, labels), seen.pop() if seen else None))
+                answer = self.task.answer(network, inputs)
+                rows = self.task.rows(answer, labels, inputs)
+                parts.append(Outputs(rows, seen.pop() if seen else None))
                 times.append(time.perf_counter() - started)
-        return concatenate(parts), times
+        return parts, times
 
     def _autocast(self, enabled: bool) -> torch.autocast:
         return torch.autocast(self._job.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _placed(self, inputs: Any) -> Tensor:
-        tensor: Tensor = inputs.to(self._job.device)
-        if self._job.spec.evaluator.channels_last and tensor.ndim == 4:
-            return tensor.contiguous(memory_format=torch.channels_last)
-        return tensor
+    def _placed(self, inputs: Any) -> Any:
+        placed = to_device(inputs, self._job.device)
+        return laid_out(placed) if self._job.spec.evaluator.channels_last else placed
 
 
 @contextmanager
@@ -184,11 +184,6 @@ def _features(network: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
-
-
-def _prefix(outputs: Outputs, count: int) -> Outputs:
-    features = None if outputs.features is None else outputs.features[:count]
-    return Outputs(outputs.logits[:count], features)
 
 
 def _known(chosen: Sequence[str], valid: Sequence[str], option: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from rlprune.bench import peers, report
 from rlprune.bench.cells import Cell, planned, run_cell
 from rlprune.bench.tables import spearman
-from rlprune.bench.tuning import dense_accuracies, finetune_seeds, shown, tuned
+from rlprune.bench.tuning import dense_measured, finetune_seeds, shown, tuned
 from rlprune.bench.workbench import Workbench, open_workbench
 from rlprune.errors import ConfigError
 from rlprune.files import write_json
@@ -33,7 +33,7 @@ def run(config: Mapping[str, Any]) -> list[Path]:
         Table, picture and summary, of every problem below ``bench.out``.
 
     Raises:
-        RlpruneError: A setting is wrong, or the folder holds evaluations of another problem.
+        RlpruneError: A bench is wrong, or the folder holds evaluations of another problem.
     """
     options = config["bench"]
     cells = planned(options)
@@ -91,16 +91,17 @@ def _tune(bench: Workbench, cells: list[Cell]) -> None:
     """Fine-tune what the chosen cells found; equal plans once."""
     counts = {int(count) for count in bench.options["finetune"]}
     chosen = [c for c in cells if c.evaluations in counts or c.agent["name"] == "uniform"]
-    log.info("%s: dense %s", bench.name, shown(dense_accuracies(bench)))
+    metric = bench.data.task.metric
+    log.info("%s: dense %s", bench.name, shown(dense_measured(bench), metric))
     for number, cell in enumerate(chosen, start=1):
         content = cell.finished(bench)
         assert content is not None
         path = bench.folder / "plans" / f"{content['plan']}.json"
         network = bench.job.compacted(Plan.from_json(path.read_text(encoding="utf-8")))
-        content["accuracy"] = tuned(bench, network)
+        content["tuned"] = tuned(bench, network)
         write_json(bench.folder / "cells" / cell.file, content)
         log.info(
             "%d/%d %s, %d evaluations, seed %d: %s -> %s",
             number, len(chosen), cell.label, cell.evaluations, cell.seed,
-            shown(content["accuracy"]["before"]), shown(content["accuracy"]["after"]),
+            shown(content["tuned"]["before"], metric), shown(content["tuned"]["after"], metric),
         )  # fmt: skip

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from rlprune.batches import Batch, split
 from rlprune.bench.workbench import Workbench
 from rlprune.data import Data
 from rlprune.errors import ConfigError
 from rlprune.files import plain, read_json, write_json
 from rlprune.identity import digest
+from rlprune.inputs import to_device
+from rlprune.tasks import Metric
 from rlprune.training import evaluate, finetune
 
 log = logging.getLogger(__name__)
@@ -28,12 +31,10 @@ class ShortEpochs(Data):
     Args:
         data: The data.
         images: Images per epoch; None takes the whole training split.
-        held: Held-out samples ``(x, y)`` in place of the data's own.
+        held: Held-out samples ``(inputs, labels)`` in place of the data's own.
     """
 
-    def __init__(
-        self, data: Data, images: int | None, held: tuple[Tensor, Tensor] | None = None
-    ) -> None:
+    def __init__(self, data: Data, images: int | None, held: Batch | None = None) -> None:
         self.__dict__.update(data.__dict__)
         self.images = data.train_size if images is None else min(images, data.train_size)
         self._held = held
@@ -44,14 +45,14 @@ class ShortEpochs(Data):
 
     def holdout_batches(
         self, batch_size: int = 512, *, device: torch.device | str = "cpu"
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Batch]:
         """Held-out samples in a fixed order."""
         if self._held is None:
             yield from super().holdout_batches(batch_size, device=device)
             return
-        x, y = self._held
-        for part, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            yield part.to(device), labels.to(device)
+        for inputs, labels in split(self._held, batch_size):
+            assert labels is not None
+            yield to_device(inputs, device), labels.to(device)
 
     def identity(self) -> dict[str, Any]:
         """As the whole data, with what an epoch and the measurement see of it."""
@@ -78,8 +79,9 @@ def tuned(bench: Workbench, network: nn.Module) -> dict[str, Any]:
         network: The compacted, compensated network; not changed.
 
     Returns:
-        Held-out and test accuracy ``before``, ``after`` (the mean of all seeds), ``runs``: by seed
-        the accuracies, the epoch that was kept, and the seconds; and ``recipe``, see `recipe_id`.
+        The task's metric, held out and on the test split, ``before`` and ``after`` (the mean of all
+        seeds), ``runs``: by seed the same, the epoch that was kept, and the seconds; and
+        ``recipe``, see `recipe_id`.
     """
     found = [_tuned(bench, network, seed) for seed in finetune_seeds(bench.options)]
     runs = [
@@ -151,8 +153,8 @@ def _tuned(bench: Workbench, network: nn.Module, seed: int) -> dict[str, Any]:
     )
     content = plain(
         {
-            "before": accuracies(bench, network),
-            "after": accuracies(bench, result.model),
+            "before": measured(bench, network),
+            "after": measured(bench, result.model),
             "best_epoch": result.best_epoch,
             "seconds": time.perf_counter() - started,
             "seed": seed,
@@ -163,27 +165,30 @@ def _tuned(bench: Workbench, network: nn.Module, seed: int) -> dict[str, Any]:
     return dict(content)
 
 
-def dense_accuracies(bench: Workbench) -> dict[str, float | None]:
-    """Held-out and test accuracy of the dense network, measured once."""
+def dense_measured(bench: Workbench) -> dict[str, float | None]:
+    """Held-out and test metric of the dense network, measured once."""
     path = bench.folder / "dense.json"
     identity = digest({"network": bench.job.dense, "data": bench.data})
     known = read_json(path) or {}
     if known.get("identity") != identity:
-        known = {"identity": identity, "accuracy": accuracies(bench, bench.job.dense)}
+        known = {"identity": identity, "measured": measured(bench, bench.job.dense)}
         write_json(path, known)
-    return dict(known["accuracy"])
+    return dict(known["measured"])
 
 
-def accuracies(bench: Workbench, network: nn.Module) -> dict[str, float | None]:
-    """Accuracy on the held-out and on the test split, in [0, 1]; None without a test split."""
+def measured(bench: Workbench, network: nn.Module) -> dict[str, float | None]:
+    """The task's metric on the held-out and on the test split; None without a test split."""
     device, data = bench.job.device, bench.data
-    held = evaluate(network, data.holdout_batches(device=device), device=device).accuracy
-    test: float | None = None
-    if data.has_test:
-        test = evaluate(network, data.test_batches(device=device), device=device).accuracy
+    task, name = data.task, data.task.metric.name
+
+    def value(batches: Iterator[Batch]) -> float:
+        return evaluate(network, batches, task=task, device=device)[name]
+
+    held = value(data.holdout_batches(device=device))
+    test = value(data.test_batches(device=device)) if data.has_test else None
     return {"holdout": held, "test": test}
 
 
-def shown(measured: Mapping[str, float | None]) -> str:
-    """Accuracies as text."""
-    return ", ".join(f"{100 * v:.2f} % {split}" for split, v in measured.items() if v is not None)
+def shown(values: Mapping[str, float | None], metric: Metric) -> str:
+    """What was measured, as text."""
+    return ", ".join(f"{metric.show(v)} {split}" for split, v in values.items() if v is not None)

@@ -6,7 +6,7 @@ import logging
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def open_workbench(config: Mapping[str, Any]) -> Workbench:
     use_threads(config["threads"])
     asked = RunSpec.from_config(config).asked()
     recipe = Pretrain.from_dict(config["pretrain"])
-    opened = data_module.load(**config["data"])
+    opened = data_module.load(**config["data"]).for_task(config["task"])
     device = resolve_device(config["device"], nn.Identity())
     network = dense_network(
         config["model"],
@@ -136,6 +136,7 @@ def describe(bench: Workbench, config: Mapping[str, Any]) -> dict[str, Any]:
         "name": bench.name,
         "network": _model_name(config["model"]),
         "data": repr(bench.data),
+        "metric": asdict(bench.data.task.metric),
         "decisions": [group.name for group in job.groups.prunable],
         "dense_widths": [group.width for group in job.groups.prunable],
         "budgets": {b.name: {"limit": b.limit, "dense": b.dense} for b in bench.budgets()},

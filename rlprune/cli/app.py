@@ -43,7 +43,7 @@ def task(config: DictConfig) -> float:
         config: The composed configuration.
 
     Returns:
-        The objective that sweepers maximise: held-out accuracy after fine-tuning, never the test
+        The objective that sweepers maximise: the held-out metric after fine-tuning, never the test
         split. NaN where the report stage did not run.
 
     Raises:

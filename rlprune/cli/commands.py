@@ -73,7 +73,7 @@ def discover(arguments: Sequence[str]) -> None:
         model = models.create(**options)
         inputs = torch.zeros(1, *_shape(known.shape))
     else:
-        opened = data.load(**config["data"])
+        opened = data.load(**config["data"]).for_task(config["task"])
         model = models.create(**factory_of(config["model"], opened))
         inputs = opened.example_inputs
     groups = rlprune.discover(model.eval(), inputs, **config["structure"])

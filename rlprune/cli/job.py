@@ -63,7 +63,7 @@ def run(
     recipe = Pretrain.from_dict(config["pretrain"])
     if not (folder / RUN_FILE).exists():
         record()
-    opened = data.load(**config["data"])
+    opened = data.load(**config["data"]).for_task(config["task"])
     log.info("%r", opened)
     device = resolve_device(config["device"], torch.nn.Identity())
     dense = dense_network(

@@ -33,22 +33,25 @@ def padding_for(size: int) -> int:
     return max(1, size // 8)
 
 
-def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
-    """Crop (and mirror) every image of a batch at random.
+def augment(
+    images: Tensor, augmentation: str, generator: torch.Generator, maps: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Crop (and mirror) every image of a batch at random, and its label map likewise.
 
     A crop from the reflect-padded image is one gather with reflected indices, so nothing is
     padded in memory.
 
     Args:
         images: ``[N, C, H, W]``, any type.
-        augmentation: ``crop`` or ``crop_flip``; anything else returns ``images``.
+        augmentation: ``crop`` or ``crop_flip``; anything else returns both as they are.
         generator: CPU generator; three draws per image decide everything.
+        maps: Labels; those of the images' height and width ``[N, H, W]`` move with them.
 
     Returns:
-        A tensor of the same shape and type, on the same device.
+        Tensors of the same shape and type, on the same device.
     """
     if augmentation not in BATCHED:
-        return images
+        return images, maps
     n, channels, height, width = images.shape
     pad_y, pad_x = padding_for(height), padding_for(width)
     down = torch.randint(-pad_y, pad_y + 1, (n, 1), generator=generator)
@@ -59,8 +62,11 @@ def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Te
         mirrored = torch.rand((n, 1), generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     positions = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, height * width)
-    positions = positions.to(images.device, non_blocking=True).expand(n, channels, -1)
-    return images.reshape(n, channels, -1).gather(2, positions).view(images.shape)
+    positions = positions.to(images.device, non_blocking=True)
+    if maps is not None and maps.shape == (n, height, width):
+        maps = maps.reshape(n, -1).gather(1, positions[:, 0]).view(maps.shape)
+    moved = images.reshape(n, channels, -1).gather(2, positions.expand(n, channels, -1))
+    return moved.view(images.shape), maps
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlprune import tasks
+from rlprune.batches import LABELS, Batch
 from rlprune.data.augment import BATCHED, check_augmentation
-from rlprune.data.sources import Source, draw, to_split, unopened
-from rlprune.data.splits import Batch, Normalise, Split, StreamSplit, TensorSplit
+from rlprune.data.collate import concatenate
+from rlprune.data.sources import Reader, Source, draw, unopened
+from rlprune.data.splits import Normalise, Split, StreamSplit, TensorSplit
 from rlprune.errors import ConfigError, DataError
+from rlprune.inputs import tensors_in
+from rlprune.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -24,25 +30,37 @@ _TENSOR_LIMIT = 8 * 2**30
 class Data:
     """What the search and the fine-tuning read.
 
-    The held-out part is drawn from ``train`` with a seed, by class, and never trained on; the
-    calibration samples are drawn from what is left. The test split is opened only when
+    The held-out part is drawn from ``train`` with a seed, balanced by class, and never trained on;
+    the calibration samples are drawn from what is left. The test split is opened only when
     ``test_batches`` is called.
 
     Args:
-        train: An ``(x, y)`` pair of tensors (uint8 images are scaled to [0, 1]), a map-style data
-            set of ``(x, y)``, a loader of such batches, or a function that returns one of these.
+        train: An ``(x, y)`` pair of tensors (uint8 images are scaled to [0, 1]), x also a tuple or
+            mapping of tensors; a mapping of tensors with ``labels``; a map-style data set of
+            ``(x, y)``, ``(x, x, y)`` or mappings (Hugging Face ``datasets``), a loader of such
+            batches, or a function that returns one of these.
         calibration: Samples for BN statistics and reconstruction; None draws them from ``train``.
         test: The test split, best as a function so that it is not read before the final report.
         holdout: Share of ``train`` to hold out in (0, 1), a number of samples, or samples of their
             own in any form that ``train`` accepts.
-        num_classes: Number of classes; None infers it from the class names or labels.
+        task: What the network is for: a name of :data:`rlprune.tasks.TASKS`, a mapping with
+            options, a :class:`rlprune.tasks.Task`; None infers it from the samples.
+        num_classes: Values a network answers with per row: classes, targets, tokens; None infers
+            it from the class names or labels, where they tell.
         class_names: Names by class number.
         augmentation: ``none``, ``crop``, ``crop_flip``, or ``imagenet`` (streamed folders only).
         mean: Per-channel mean subtracted from inputs; None subtracts nothing.
         std: Per-channel standard deviation inputs are divided by.
+        pad: Number of the padding token, for texts of different lengths.
+        facts: What networks for this data have to know (``vocab_size``, ``in_features``, ...);
+            filled in where a network is built by name.
         workers: Loader processes for data sets that are read sample by sample.
         seed: Decides the held-out and calibration samples.
         name: Shown in messages and reports.
+
+    Attributes:
+        task: What the network is for.
+        num_classes: Values a network answers with per row; None where nothing tells.
 
     Raises:
         DataError: A split is empty or malformed, a label is out of range.
@@ -56,35 +74,44 @@ class Data:
         test: Source | None = None,
         *,
         holdout: float | int | Source = 0.1,
+        task: Any = None,
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
         augmentation: str = "none",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        pad: int = 0,
+        facts: dict[str, Any] | None = None,
         workers: int = 0,
         seed: int = 0,
         name: str = "data",
     ) -> None:
-        self.name, self.seed = name, seed
+        self.name, self.seed, self.pad = name, seed, pad
+        self.facts = dict(facts or {})
         self.augmentation = check_augmentation(augmentation)
-        self._normalise = Normalise(mean, std)
-        self._workers = workers
-        full = self._split(train, "train")
+        chosen = tasks.resolve(task)
+        self._reader = Reader(Normalise(mean, std), workers, pad=pad)
+        if chosen is not None:
+            self._reader.unpack = chosen.unpack
+        full = self._reader.split(train, f"{name} train")
+        self.task: Task = chosen or _obvious(full, name)
         self.class_names = _class_names(class_names, train)
-        self.num_classes = _count_classes(num_classes, self.class_names, full.labels, name)
-        _check_labels(full.labels, self.num_classes, f"{name} train", self.class_names)
+        self._asked = num_classes
+        self.num_classes = self._outputs(full)
+        self._check(full, "train")
         generator = torch.Generator().manual_seed(seed)
+        strata = None if full.labels is None else self.task.strata(full.labels)
         if isinstance(holdout, (int, float)):
-            held, left = draw(len(full), _held(holdout, len(full)), full.labels, generator)
+            held, left = draw(len(full), _held(holdout, len(full)), strata, generator)
             self._train, self._holdout = full.subset(left), full.subset(held)
         else:
             self._train, self._holdout = full, self._split(holdout, "holdout")
         self._calibration_order: Tensor | None = None
         if calibration is None:
             self._calibration: Split = self._train
-            self._calibration_order, _ = draw(
-                len(self._train), len(self._train), self._train.labels, generator
-            )
+            labels = self._train.labels
+            strata = None if labels is None else self.task.strata(labels)
+            self._calibration_order, _ = draw(len(self._train), len(self._train), strata, generator)
         else:
             self._calibration = self._split(calibration, "calibration")
         self._test_source = test
@@ -104,6 +131,7 @@ class Data:
                 "train": self._train,
                 "holdout": self._holdout,
                 "calibration": self._calibration if own else self._calibration_order,
+                "task": self.task,
                 "classes": self.num_classes,
                 "seed": self.seed,
             },
@@ -111,11 +139,44 @@ class Data:
             "test": unopened(self._test_source),
         }
 
+    def for_task(self, task: Any) -> Data:
+        """The same samples and splits for another task, or with other options of the same.
+
+        Args:
+            task: As the argument ``task``; None or ``auto`` returns this data, and so does the
+                name of its own task without options.
+
+        Raises:
+            DataError: The labels do not suit the task.
+        """
+        chosen = tasks.resolve(task)
+        if chosen is None or _is_name(task, self.task.name):
+            return self
+        other = copy.copy(self)
+        other.__dict__.pop("_test", None)
+        other.task = chosen
+        other._reader = copy.copy(self._reader)
+        other._reader.unpack = chosen.unpack
+        splits = ("_train", "_holdout", "_calibration")
+        copies = {id(split): copy.copy(split) for split in (getattr(self, s) for s in splits)}
+        for split in copies.values():
+            split.unpack = chosen.unpack
+        for role in splits:
+            setattr(other, role, copies[id(getattr(self, role))])
+        other.num_classes = other._outputs(other._train)
+        for role in splits:
+            other._check(getattr(other, role), role[1:])
+        return other
+
     @cached_property
-    def example_inputs(self) -> Tensor:
-        """One normalised sample ``[1, ...]``."""
-        x, _ = next(self._calibration.batches(torch.arange(1), 1))
-        return x
+    def example_inputs(self) -> Any:
+        """One normalised sample: a tensor ``[1, ...]``, or a nest of them."""
+        return self.example[0]
+
+    @cached_property
+    def example(self) -> Batch:
+        """One normalised sample with its label."""
+        return next(self._calibration.batches(torch.arange(1), 1))
 
     @property
     def train_size(self) -> int:
@@ -153,7 +214,7 @@ class Data:
             device: Where the batches go.
 
         Yields:
-            ``(x, y)``, normalised inputs ``[batch_size, ...]`` and labels ``[batch_size]``.
+            Normalised inputs ``[batch_size, ...]`` and labels ``[batch_size, ...]``.
         """
         mixed = _mix(seed, epoch)
         generator = torch.Generator().manual_seed(mixed)
@@ -171,22 +232,24 @@ class Data:
         yield from self._holdout.batches(order, batch_size, device=device)
 
     @cached_property
-    def holdout(self) -> Batch:
+    def holdout(self) -> tuple[Any, Tensor]:
         """All held-out samples ``(x, y)``, normalised, on the CPU; every prefix is balanced.
+
+        Texts are padded to the longest.
 
         Raises:
             DataError: They would take more than 8 GiB.
         """
         return self._gather(self._holdout, torch.arange(self.holdout_size), "holdout")
 
-    def calibration(self, n: int = 512) -> Batch:
+    def calibration(self, n: int = 512) -> tuple[Any, Tensor]:
         """Calibration samples, not augmented; none of them is held out.
 
         Args:
             n: How many; all there are when fewer.
 
         Returns:
-            ``(x, y)``, normalised, on the CPU.
+            ``(x, y)``, normalised, on the CPU; texts are padded to the longest.
         """
         if n < 1:
             raise ConfigError(f"calibration: n must be at least 1, got {n}")
@@ -214,18 +277,44 @@ class Data:
         return split
 
     def _split(self, source: Source, role: str) -> Split:
-        label = f"{self.name} {role}"
-        split = to_split(source, label, self._normalise, self._workers)
-        if role != "train":
-            _check_labels(split.labels, self.num_classes, label, self.class_names)
-            self._check_shape(split, label)
+        split = self._reader.split(source, f"{self.name} {role}")
+        self._check(split, role)
+        self._check_shape(split, f"{self.name} {role}")
         return split
+
+    def _check(self, split: Split, role: str) -> None:
+        if split.labels is not None:
+            where = f"{self.name} {role}"
+            self.task.check(split.labels, self.num_classes, where, self.class_names)
+
+    def _outputs(self, split: Split) -> int | None:
+        """Values per row that a network for this data answers with."""
+        if self._asked is not None:
+            return self._asked
+        if self.class_names is not None and self.task.classes:
+            return len(self.class_names)
+        known = split.labels
+        found = self.task.outputs(self._first(split) if known is None else known)
+        if known is None and found is not None and self.task.classes:
+            raise DataError(
+                f"{self.name}: the labels are not known without reading; give num_classes="
+            )
+        return found
+
+    @staticmethod
+    def _first(split: Split) -> Tensor:
+        labels = next(split.batches(torch.arange(1), 1))[1]
+        assert labels is not None
+        return labels
 
     def _check_shape(self, split: Split, label: str) -> None:
         train = self._train if hasattr(self, "_train") else None
         if not (isinstance(split, TensorSplit) and isinstance(train, TensorSplit)):
             return
-        if split.x.shape[1:] != train.x.shape[1:]:
+        if not (isinstance(split.x, Tensor) and isinstance(train.x, Tensor)):
+            return
+        text = not train.x.is_floating_point() and train.x.ndim == 2  # any length will do
+        if not text and split.x.shape[1:] != train.x.shape[1:]:
             raise DataError(
                 f"{label} samples have shape {tuple(split.x.shape[1:])}, the training samples "
                 f"{tuple(train.x.shape[1:])}; give size= to resize images to one size"
@@ -240,29 +329,57 @@ class Data:
                 f"augmentation 'imagenet' needs a streamed image folder, {self.name} is not one; "
                 "use 'crop_flip', or put the transforms into your data set"
             )
-        if self.augmentation in BATCHED and isinstance(train, TensorSplit) and train.x.dim() != 4:
+        shape = (
+            tuple(train.x.shape)
+            if isinstance(train, TensorSplit) and isinstance(train.x, Tensor)
+            else None
+        )
+        if (
+            self.augmentation in BATCHED
+            and isinstance(train, TensorSplit)
+            and (shape is None or len(shape) != 4)
+        ):
             raise ConfigError(
                 f"augmentation {self.augmentation!r} needs images [N, C, H, W]; {self.name} has "
-                f"samples of shape {tuple(train.x.shape[1:])}; use 'none'"
+                f"samples of shape {None if shape is None else shape[1:]}; use 'none'"
             )
 
-    def _gather(self, split: Split, order: Tensor, role: str) -> Batch:
-        need = 4 * len(order) * self.example_inputs.numel()
+    def _gather(self, split: Split, order: Tensor, role: str) -> tuple[Any, Tensor]:
+        need = 4 * len(order) * sum(tensor.numel() for tensor in tensors_in(self.example_inputs))
         if need > _TENSOR_LIMIT:
             raise DataError(
                 f"{self.name} {role}: {len(order)} samples take {need / 2**30:.1f} GiB as tensors; "
                 f"hold out or ask for at most {_TENSOR_LIMIT * len(order) // need}"
             )
-        xs, ys = zip(*split.batches(order, EVAL_BATCH), strict=True)
-        return torch.cat(xs), torch.cat(ys).long()
+        parts = [
+            {"inputs": inputs, "labels": labels}
+            for inputs, labels in split.batches(order, EVAL_BATCH)
+        ]
+        whole = concatenate(parts, self.pad)
+        labels: Tensor = whole["labels"]
+        return whole["inputs"], labels if labels.is_floating_point() else labels.long()
 
     def __repr__(self) -> str:
         """Name, sizes, classes and the shape of a sample."""
-        shape = tuple(self.example_inputs.shape[1:])
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors_in(self.example_inputs)]
         return (
             f"Data({self.name!r}, train={self.train_size}, holdout={self.holdout_size}, "
-            f"classes={self.num_classes}, shape={shape})"
+            f"task={self.task!r}, classes={self.num_classes}, "
+            f"shape={shapes[0] if len(shapes) == 1 else shapes})"
         )
+
+
+def _is_name(task: Any, name: str) -> bool:
+    """Whether a task was given by this name, without an option."""
+    if isinstance(task, Mapping):
+        return task.get("name") == name and all(task[k] is None for k in task if k != "name")
+    return isinstance(task, str) and task == name
+
+
+def _obvious(split: Split, name: str) -> Task:
+    """The task that the first sample and the labels stand for."""
+    inputs, labels = next(split.batches(torch.arange(1), 1))
+    return tasks.infer(inputs, labels, name)
 
 
 def _held(holdout: float | int, size: int) -> int:
@@ -276,43 +393,14 @@ def _held(holdout: float | int, size: int) -> int:
 
 
 def _class_names(given: Sequence[str] | None, train: Source) -> tuple[str, ...] | None:
+    """Names as given, of torchvision data sets, or of a Hugging Face ``ClassLabel`` column."""
     found = given if given is not None else getattr(train, "classes", None)
-    return None if found is None else tuple(str(name) for name in found)
-
-
-def _count_classes(
-    given: int | None, names: tuple[str, ...] | None, labels: Tensor | None, where: str
-) -> int:
-    if given is not None:
-        return given
-    if names is not None:
-        return len(names)
-    if labels is None:
-        raise DataError(f"{where}: the labels are not known without reading; give num_classes=")
-    if labels.is_floating_point():
-        raise DataError(_not_classes(labels, where))
-    return int(labels.max()) + 1
-
-
-def _check_labels(
-    labels: Tensor | None, num_classes: int, where: str, names: tuple[str, ...] | None
-) -> None:
-    if labels is None:
-        return
-    if labels.is_floating_point():
-        raise DataError(_not_classes(labels, where))
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        position = int((labels == wrong).nonzero()[0])
-        raise DataError(
-            f"{where}: sample {position} has label {wrong}, but with {num_classes} classes labels "
-            f"go from 0 to {num_classes - 1}; renumber them or set num_classes"
+    features = getattr(train, "features", None)
+    if found is None and isinstance(features, dict):
+        found = next(
+            (getattr(features[key], "names", None) for key in LABELS if key in features), None
         )
-
-
-def _not_classes(labels: Tensor, where: str) -> str:
-    return f"{where}: labels are {labels.dtype}, expected integer class numbers [N]"
+    return None if found is None else tuple(str(name) for name in found)
 
 
 def _mix(seed: int, epoch: int) -> int:

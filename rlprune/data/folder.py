@@ -134,11 +134,11 @@ class FolderImages(Dataset[tuple[Any, int]]):
         """Names and sizes of the files, a few decoded images, and the transform."""
         count = len(self)
         chosen = sorted({at * count // _READ for at in range(_READ)})
-        images = [_open(self.folder.root / self.folder.files[at]).tobytes() for at in chosen]
+        images = [open_image(self.folder.root / self.folder.files[at]).tobytes() for at in chosen]
         return {"files": self.folder.listing, "images": images, "transform": self.transform}
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = _open(self.folder.root / self.folder.files[index])
+        image = open_image(self.folder.root / self.folder.files[index])
         return self.transform(image), int(self.targets[index])
 
 
@@ -164,7 +164,7 @@ def imagenet_transforms(size: int, resize: int | None) -> tuple[Callable, Callab
 
 def image_size(folder: Folder) -> tuple[int, int]:
     """Height and width of the folder's first image."""
-    width, height = _open(folder.root / folder.files[0]).size
+    width, height = open_image(folder.root / folder.files[0]).size
     return height, width
 
 
@@ -177,12 +177,22 @@ def _images(root: Path, prefix: str) -> Iterable[tuple[str, int, int]]:
             yield f"{prefix}/{entry.name}", status.st_size, status.st_mtime_ns
 
 
-def _open(path: Path) -> Any:
+def open_image(path: Path, mode: str | None = "RGB") -> Any:
+    """An image file, decoded.
+
+    Args:
+        path: The file.
+        mode: What it is converted to; None keeps it as it is.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            image.load()
+            return image if mode is None else image.convert(mode)
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise DataError(f"image {path} cannot be read ({error}); replace or remove it") from error
 
@@ -200,7 +210,7 @@ def _decode_all(folder: Folder, size: int | None) -> Tensor:
 
     def fill(part: Sequence[int]) -> int:
         for index in part:
-            image = _fit(_open(folder.root / folder.files[index]), size)
+            image = _fit(open_image(folder.root / folder.files[index]), size)
             if (image.height, image.width) != (height, width):
                 raise DataError(
                     f"image {folder.root / folder.files[index]} is {image.height}x{image.width}, "

@@ -24,8 +24,11 @@ from rlprune.data.folder import (
     imagenet_transforms,
     scan,
 )
+from rlprune.data.maps import segmentation
 from rlprune.data.sources import Deferred, draw
 from rlprune.data.splits import Normalise, Split, StreamSplit, TensorSplit
+from rlprune.data.tabular import tabular
+from rlprune.data.text import text, text_file
 from rlprune.errors import ConfigError, DataError
 from rlprune.locate import locate
 
@@ -42,7 +45,8 @@ def load(name: str | None = None, *, _target_: str | None = None, **options: Any
     """Open a data set.
 
     Args:
-        name: ``digits``, ``cifar10``, ``cifar100``, ``imagefolder``, ``imagenet``, or a dotted path
+        name: ``digits``, ``cifar10``, ``cifar100``, ``imagefolder``, ``imagenet``, ``text``,
+            ``text_file``, ``tabular``, ``segmentation``, or a dotted path
             to a function that returns a ``Data``.
         _target_: Dotted path, Hydra's spelling for ``name``.
         **options: Options of the data set's loader, such as ``root``.
@@ -258,6 +262,10 @@ LOADERS: dict[str, Loader] = {
     "cifar100": cifar100,
     "imagefolder": imagefolder,
     "imagenet": imagenet,
+    "text": text,
+    "text_file": text_file,
+    "tabular": tabular,
+    "segmentation": segmentation,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rlprune.data.augment import BATCHED, augment
+from rlprune.batches import Batch, cut, trimmed
+from rlprune.batches import unpack as unpack_batch
+from rlprune.data.augment import augment
 from rlprune.errors import DataError
+from rlprune.inputs import ExampleInputs, map_tensors, tensors_in, to_device
 
-Batch = tuple[Tensor, Tensor]
 _READ = 32
 
 
@@ -26,7 +28,9 @@ class Split(Protocol):
 
     @property
     def labels(self) -> Tensor | None:
-        """Labels ``[N]`` where they are known without reading the samples."""
+        """Labels ``[N, ...]`` where they are known without reading the samples."""
+
+    unpack: Callable[[Any], Batch]
 
     def __len__(self) -> int: ...
 
@@ -65,19 +69,41 @@ class Normalise:
         pair = {"mean": self.mean, "std": self.std}
         return {name: None if value is None else value.tolist() for name, value in pair.items()}
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Raise DataError when mean or std do not fit samples of ``shape``."""
+    @property
+    def _asked(self) -> bool:
+        return self.mean is not None or self.std is not None
+
+    def check(self, inputs: ExampleInputs) -> None:
+        """Raise DataError when mean or std do not fit the inputs ``[N, C, ...]``."""
+        if self.std is not None and not bool((self.std > 0).all()):
+            raise DataError(f"std must be positive, got {self.std.tolist()}")
+        if not isinstance(inputs, Tensor):
+            if self._asked and len(tensors_in(inputs)) > 1:
+                raise DataError(
+                    "mean and std are for data with one input tensor; normalise several inputs "
+                    "before you hand them over"
+                )
+            return
+        shape = inputs.shape[1:]
         for name, value in (("mean", self.mean), ("std", self.std)):
             if value is not None and value.numel() not in (1, shape[0]):
                 raise DataError(
                     f"{name} has {value.numel()} values but samples of shape {tuple(shape)} have "
                     f"{shape[0]} channels; give one value, or one per channel"
                 )
-        if self.std is not None and not bool((self.std > 0).all()):
-            raise DataError(f"std must be positive, got {self.std.tolist()}")
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalise ``[N, C, ...]``; integer types other than uint8 (tokens) pass unchanged."""
+    def __call__(self, inputs: Any) -> Any:
+        """Normalise inputs; integer types other than uint8 (tokens) pass unchanged.
+
+        Among several inputs only images ``[N, C, H, W]`` of uint8 are scaled.
+        """
+        if isinstance(inputs, Tensor):
+            return self._one(inputs)
+        if self._asked:
+            return map_tensors(inputs, self._one)
+        return map_tensors(inputs, lambda tensor: self._one(tensor) if tensor.ndim == 4 else tensor)
+
+    def _one(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8 and not x.is_floating_point():
             return x
         scale = 255.0 if x.dtype == torch.uint8 else 1.0
@@ -95,18 +121,20 @@ class TensorSplit:
     """Samples and labels in memory; an epoch is indexing, cropping and one multiply-add.
 
     Args:
-        x: ``[N, ...]``; uint8 for images, floating point, or integers for tokens.
-        y: ``[N]`` integer labels.
+        x: ``[N, ...]``; uint8 for images, floating point, or integers for tokens; or a nest of
+            such tensors.
+        y: Labels ``[N, ...]``.
         normalise: Applied to every batch.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, normalise: Normalise) -> None:
+    def __init__(self, x: Any, y: Tensor, normalise: Normalise) -> None:
         self.x, self.y, self.normalise = x, y, normalise
-        self._on_device: dict[str, Batch] = {}
+        self.unpack: Callable[[Any], Batch] = unpack_batch
+        self._on_device: dict[str, tuple[Any, Tensor]] = {}
 
     @property
     def labels(self) -> Tensor | None:
-        """Labels ``[N]``."""
+        """Labels ``[N, ...]``."""
         return self.y
 
     def __len__(self) -> int:
@@ -118,7 +146,9 @@ class TensorSplit:
 
     def subset(self, indices: Tensor) -> TensorSplit:
         """The samples at ``indices``, copied."""
-        return TensorSplit(self.x[indices], self.y[indices], self.normalise)
+        inputs, labels = cut((self.x, self.y), indices)
+        assert labels is not None
+        return TensorSplit(inputs, labels, self.normalise)
 
     def batches(
         self,
@@ -130,19 +160,20 @@ class TensorSplit:
         device: torch.device | str = "cpu",
     ) -> Iterator[Batch]:
         """Normalised batches on ``device``; the stored samples move there once."""
-        x, y = self._at(torch.device(device))
+        samples = self._at(torch.device(device))
         generator = torch.Generator().manual_seed(seed)
         for chosen in order.split(batch_size):
-            index = chosen.to(x.device)
-            images = augment(x[index], augmentation, generator)
-            yield self.normalise(images), y[index]
+            inputs, labels = cut(samples, chosen.to(samples[1].device))
+            if isinstance(inputs, Tensor):
+                inputs, labels = augment(inputs, augmentation, generator, labels)
+            yield trimmed((self.normalise(inputs), labels))
 
-    def _at(self, device: torch.device) -> Batch:
+    def _at(self, device: torch.device) -> tuple[Any, Tensor]:
         if device.type == "cpu":
             return self.x, self.y
         key = str(device)
         if key not in self._on_device:
-            self._on_device[key] = (self.x.to(device), self.y.to(device))
+            self._on_device[key] = (to_device(self.x, device), self.y.to(device))
         return self._on_device[key]
 
 
@@ -160,6 +191,7 @@ class StreamSplit:
         normalise: Applied to every batch.
         workers: Loader processes.
         collate: How samples become a batch, None for torch's default.
+        unpack: Tells a batch's inputs from its labels.
     """
 
     def __init__(
@@ -171,10 +203,12 @@ class StreamSplit:
         normalise: Normalise,
         workers: int = 0,
         collate: Any = None,
+        unpack: Callable[[Any], Batch] = unpack_batch,
     ) -> None:
         self.train_set, self.eval_set = train_set, eval_set
         self.indices, self._labels = indices, labels
         self.normalise, self.workers, self.collate = normalise, workers, collate
+        self.unpack = unpack
 
     @property
     def labels(self) -> Tensor | None:
@@ -207,6 +241,7 @@ class StreamSplit:
             self.normalise,
             self.workers,
             self.collate,
+            self.unpack,
         )
 
     def batches(
@@ -231,10 +266,20 @@ class StreamSplit:
             generator=torch.Generator().manual_seed(seed),
         )
         for batch in loader:
-            x, y = as_batch(batch)
-            if augmentation in BATCHED:
-                x = augment(x, augmentation, generator)
-            yield self.normalise(x.to(device, non_blocking=True)), y.to(device, non_blocking=True)
+            inputs, labels = self.unpack(batch)
+            if labels is None or not tensors_in(inputs):
+                raise DataError(
+                    f"a batch must be (x, y) of tensors, got {type(batch).__name__} of "
+                    f"{type(inputs).__name__} and {type(labels).__name__}; images need a transform "
+                    "such as torchvision.transforms.v2.PILToTensor()"
+                )
+            if isinstance(inputs, Tensor):
+                inputs, labels = augment(inputs, augmentation, generator, labels)
+                inputs = inputs.to(device, non_blocking=True)
+            else:
+                inputs = to_device(inputs, device)
+            assert labels is not None
+            yield self.normalise(inputs), single(labels).to(device, non_blocking=True)
 
 
 class _Seeded(Dataset[Any]):
@@ -310,17 +355,6 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
-def as_batch(batch: Any) -> Batch:
-    """Check that a loader's batch is ``(x, y)`` with a tensor ``x``; raises DataError."""
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-        raise DataError(
-            f"a batch must be (x, y), got {type(batch).__name__}"
-            + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-        )
-    x, y = batch
-    if not isinstance(x, Tensor):
-        raise DataError(
-            f"a batch's x must be a tensor, got {type(x).__name__}; give the data set a transform "
-            "such as torchvision.transforms.v2.PILToTensor()"
-        )
-    return x, torch.as_tensor(y)
+def single(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it is float64; torch makes those of Python numbers."""
+    return tensor.float() if tensor.dtype == torch.float64 else tensor

@@ -21,6 +21,7 @@ from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
 from rlprune.plugins import Registry
 from rlprune.progress import track
+from rlprune.tasks import Task
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
@@ -65,6 +66,7 @@ def scores(
     *,
     data: Any = None,
     loss: Loss | None = None,
+    task: Task | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Score the units of every prunable group.
@@ -73,7 +75,8 @@ def scores(
         groups: The network's groups.
         criterion: A built-in name, a function, or the dotted path of one.
         data: Calibration data (see :func:`rlprune.batches.as_batches`), for criteria that use it.
-        loss: ``(output, labels) -> scalar`` for ``taylor``; cross-entropy by default.
+        loss: ``(output, labels) -> scalar`` for ``taylor``, in place of the task's.
+        task: What the network is for; None infers it from the data.
         generator: Source of randomness for ``random``; seed 0 by default.
 
     Returns:
@@ -86,7 +89,7 @@ def scores(
     """
     function = find(criterion)
     label = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "criterion")
-    scoring = ScoringData(groups, data, loss, generator)
+    scoring = ScoringData(groups, data, loss, generator, task)
     with torch.no_grad():
         return {
             group.name: _checked(function(groups, group, scoring), group, label)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from rlprune.batches import Batch, as_batches
+from rlprune import tasks
+from rlprune.batches import Batch, answer, as_batches
 from rlprune.errors import DataError
+from rlprune.inputs import ExampleInputs
+from rlprune.tasks import Task
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups, Slice
@@ -27,7 +29,8 @@ class ScoringData:
     Args:
         groups: The groups to score.
         data: Calibration data in any form :func:`rlprune.batches.as_batches` reads.
-        loss: ``(output, labels) -> scalar``; cross-entropy by default.
+        loss: ``(output, labels) -> scalar`` in place of the task's loss.
+        task: What the network is for; None infers it from the first batch.
         generator: Source of randomness for criteria that need one; seed 0 by default.
     """
 
@@ -37,9 +40,10 @@ class ScoringData:
         data: Any = None,
         loss: Loss | None = None,
         generator: torch.Generator | None = None,
+        task: Task | None = None,
     ) -> None:
         self.groups = groups
-        self.loss: Loss = loss or functional.cross_entropy
+        self._loss, self._task = loss, task
         self.generator = generator or torch.Generator().manual_seed(0)
         self.state: dict[str, Tensor] = groups.model.state_dict()
         self._data = data
@@ -48,6 +52,13 @@ class ScoringData:
     def __iter__(self) -> Iterator[Batch]:
         """Batches of calibration data."""
         return iter(self.once("batches", lambda: as_batches(self._data)))
+
+    def loss(self, model: Any, inputs: ExampleInputs, labels: Tensor) -> Tensor:
+        """Loss of a network on a labelled batch, a scalar: the user's, else the task's."""
+        if self._loss is not None:
+            return self._loss(answer(model, inputs), labels)
+        task = self._task or tasks.infer(inputs, labels, "calibration data")
+        return task.loss(task.rows(task.answer(model, inputs), labels, inputs))
 
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
         """The value computed under ``key`` the first time it was asked for."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlprune.batches import answer
 from rlprune.importance.base import ScoringData, unit_rows
 from rlprune.modes import evaluating
 
@@ -63,7 +62,7 @@ def squared_products(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
     with evaluating(model), torch.enable_grad():
         for inputs, labels in batches:
             assert labels is not None
-            loss = data.loss(answer(Forward(), inputs), labels)
+            loss = data.loss(Forward(), inputs, labels)
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
             for total, weight, gradient in zip(sums, weights, gradients, strict=True):
                 if gradient is not None:

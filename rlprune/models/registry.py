@@ -50,6 +50,18 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_BUILDERS))
 
 
+def parameters(name: str) -> frozenset[str]:
+    """Names of the arguments that a builder takes; none where Python cannot tell."""
+    _load_builtin()
+    builder = _BUILDERS.get(name)
+    if builder is None and "." in name and not name.startswith(TORCHVISION):
+        builder = _resolve(name)
+    try:
+        return frozenset(inspect.signature(builder).parameters) if builder else frozenset()
+    except (TypeError, ValueError):
+        return frozenset()
+
+
 def create(
     name: str | None = None,
     *,
@@ -71,7 +83,7 @@ def create(
         seed: Seed of the initial weights; the global generator is left as it was. None draws
             from the global generator.
         _target_: Dotted path, Hydra's spelling for ``name``.
-        **kwargs: Passed to the builder (``in_channels=1``, ...).
+        **kwargs: Passed to the builder (``in_channels=1``, ...); None takes its default.
 
     Returns:
         The network in train mode on the CPU.
@@ -119,6 +131,8 @@ def _call(builder: Builder, name: str, num_classes: int | None, kwargs: dict) ->
     arguments = dict(kwargs)
     if signature is not None:
         parameters = signature.parameters.values()
+        defaulted = {p.name for p in parameters if p.default not in (None, inspect.Parameter.empty)}
+        arguments = {k: v for k, v in arguments.items() if v is not None or k not in defaulted}
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         if num_classes is not None and (open_ended or "num_classes" in signature.parameters):
             arguments["num_classes"] = num_classes
@@ -157,4 +171,11 @@ def _unknown(name: str) -> ConfigError:
 
 
 def _load_builtin() -> None:
-    from rlprune.models import resnet18, resnet_cifar, small, vgg  # noqa: F401
+    from rlprune.models import (  # noqa: F401
+        resnet18,
+        resnet_cifar,
+        segmentation,
+        small,
+        text,
+        vgg,
+    )

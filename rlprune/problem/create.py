@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlprune import budgets as budget_module
 from rlprune import importance as importance_module
-from rlprune.batches import as_batches
+from rlprune.batches import as_batches, cut
 from rlprune.budgets import Budget
 from rlprune.compensation import reconstructs
 from rlprune.errors import ConfigError, DataError
@@ -25,6 +25,7 @@ from rlprune.problem.problem import Problem
 from rlprune.problem.quality import DataQuality, Quality, ScoreQuality
 from rlprune.sensitivity import sensitivity
 from rlprune.space import Space
+from rlprune.tasks import Task
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -37,7 +38,8 @@ class EvaluatorConfig:
     """How candidates are scored.
 
     Attributes:
-        quality: ``kl``, ``accuracy``, ``loss``, ``logits`` or ``features``.
+        quality: ``kl``, ``metric``, ``loss``, ``logits``, ``features``, or a metric of the task,
+            such as ``accuracy``.
         images: Held-out samples every candidate is scored on.
         rescore_images: Held-out samples finalists are scored on.
         batch_size: Samples per forward.
@@ -110,6 +112,7 @@ def create(
         RlpruneError: Whatever the parts find wrong.
     """
     config = config or EvaluatorConfig()
+    task: Task | None = getattr(data, "task", None)
     resolved = budget_module.resolve(budgets, groups.model, groups.example_inputs, groups)
     calibration = None if data is None else calibration_of(data, config.calibration_images)
     problem = "" if foresight is None else _cause(groups, calibration, seed)
@@ -120,7 +123,9 @@ def create(
 
     def score_units() -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        return importance_module.scores(groups, importance, data=calibration, generator=generator)
+        return importance_module.scores(
+            groups, importance, data=calibration, task=task, generator=generator
+        )
 
     if isinstance(importance, Mapping):
         scores: Mapping[str, Tensor] = importance
@@ -172,6 +177,7 @@ def qualities(
     score: Callable[[nn.Module], float] | None,
     config: EvaluatorConfig,
     calibration: Any = None,
+    task: Task | None = None,
 ) -> tuple[Quality, Quality]:
     """The score of every candidate, and the score of finalists.
 
@@ -181,10 +187,12 @@ def qualities(
 
     Args:
         model: The dense network.
-        data: Has ``holdout``, an ``(inputs, labels)`` pair of which every prefix is balanced.
+        data: Has ``holdout``, an ``(inputs, labels)`` pair of which every prefix is balanced, and
+            a ``task``.
         score: The user's own score instead.
         config: How candidates are scored.
         calibration: Data for ``statistics="recalibrate"``.
+        task: What the network is for; None takes the data's.
 
     Returns:
         Quality and rescoring quality.
@@ -198,15 +206,16 @@ def qualities(
         return own, own
     if data is None:
         raise DataError("candidates need a score: pass data=rlprune.Data(...) or score=callable")
-    inputs, labels = data.holdout
-    total = len(inputs)
+    held_out = data.holdout
+    total = len(held_out[1])
     searched = min(config.images, -(-total // 2))
     unseen = torch.arange(searched, total)
     finals = torch.cat([unseen, torch.arange(searched)])[: config.rescore_images]
     search, final = (
         DataQuality(
             model,
-            (inputs[chosen], labels[chosen]),
+            cut(held_out, chosen),
+            task=task or getattr(data, "task", None),
             kind=config.quality,
             batch_size=config.batch_size,
             statistics=config.statistics,
@@ -219,7 +228,7 @@ def qualities(
     return search, final
 
 
-def calibration_of(data: Any, count: int) -> tuple[Tensor, Tensor] | Any:
+def calibration_of(data: Any, count: int) -> tuple[Any, Tensor] | Any:
     """Training samples for calibration, ``count`` of them where the data can tell."""
     found = data.calibration
     return found(count) if callable(found) else found

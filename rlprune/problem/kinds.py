@@ -1,4 +1,4 @@
-"""How an output is scored: higher is better, and every kind is a mean over samples or positions."""
+"""How answers are scored: higher is better, and every kind is a mean over the rows of a task."""
 
 from __future__ import annotations
 
@@ -9,62 +9,64 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rlprune.errors import ConfigError
+from rlprune.tasks import Rows, Task
+from rlprune.tasks.base import joined
+
 
 @dataclass(frozen=True)
 class Outputs:
     """One network's answers to the scored inputs.
 
     Attributes:
-        logits: ``[N, classes]`` float32, one row per scored position.
-        features: Inputs of the last linear layer ``[N, width]``, where they were asked for.
+        rows: What its answers are compared by, with labels where they are known.
+        features: Inputs of the last linear layer ``[samples, width]``, where they were asked for.
     """
 
-    logits: Tensor
+    rows: Rows
     features: Tensor | None = None
 
 
-Kind = Callable[[Outputs, Outputs, "Tensor | None"], Tensor]
-"""``(candidate, dense, labels [N]) -> scalar``."""
+Kind = Callable[[Task, Outputs, Outputs], Tensor]
+"""``(task, candidate, dense) -> scalar``."""
 
 
-def kl(candidate: Outputs, dense: Outputs, labels: Tensor | None) -> Tensor:
+def kl(task: Task, candidate: Outputs, dense: Outputs) -> Tensor:
     """Minus the mean KL divergence from the dense network's distribution to the candidate's."""
-    target = dense.logits.log_softmax(1)
-    guess = candidate.logits.log_softmax(1)
+    target = dense.rows.answers.log_softmax(1)
+    guess = candidate.rows.answers.log_softmax(1)
     return -functional.kl_div(guess, target, reduction="batchmean", log_target=True)
 
 
-def accuracy(candidate: Outputs, dense: Outputs, labels: Tensor | None) -> Tensor:
-    """Share of right answers."""
-    assert labels is not None
-    scored = labels >= 0
-    return (candidate.logits.argmax(1) == labels)[scored].double().mean()
+def metric(task: Task, candidate: Outputs, dense: Outputs) -> Tensor:
+    """The task's metric, with the sign that makes higher better."""
+    return _measured(task, task.metric.name, candidate)
 
 
-def loss(candidate: Outputs, dense: Outputs, labels: Tensor | None) -> Tensor:
-    """Minus the cross-entropy."""
-    assert labels is not None
-    return -functional.cross_entropy(candidate.logits, labels)
+def loss(task: Task, candidate: Outputs, dense: Outputs) -> Tensor:
+    """Minus the task's loss."""
+    return -task.loss(candidate.rows)
 
 
-def logits(candidate: Outputs, dense: Outputs, labels: Tensor | None) -> Tensor:
-    """Minus the mean squared error of the logits, relative to their variance."""
-    error = (candidate.logits - dense.logits).square().mean()
-    return -error / dense.logits.var().clamp_min(1e-12)
+def logits(task: Task, candidate: Outputs, dense: Outputs) -> Tensor:
+    """Minus the mean squared error of the answers, relative to their variance."""
+    error = (candidate.rows.answers - dense.rows.answers).square().mean()
+    return -error / dense.rows.answers.var().clamp_min(1e-12)
 
 
-def features(candidate: Outputs, dense: Outputs, labels: Tensor | None) -> Tensor:
+def features(task: Task, candidate: Outputs, dense: Outputs) -> Tensor:
     """Linear CKA of the last linear layer's inputs with the dense ones (Kornblith et al., 2019).
 
     Compares how samples relate to one another, so that the two widths may differ. In [0, 1].
     """
     assert candidate.features is not None
     assert dense.features is not None
-    left, right = _gram(candidate.features), _gram(dense.features)
+    left, right = (_gram(outputs.features) for outputs in (candidate, dense))
     return (left * right).sum() / (left.norm() * right.norm()).clamp_min(1e-30)
 
 
-def _gram(rows: Tensor) -> Tensor:
+def _gram(rows: Tensor | None) -> Tensor:
+    assert rows is not None
     rows = rows.double() - rows.double().mean(0)
     gram: Tensor = rows @ rows.T
     return gram
@@ -72,38 +74,49 @@ def _gram(rows: Tensor) -> Tensor:
 
 KINDS: dict[str, Kind] = {
     "kl": kl,
-    "accuracy": accuracy,
+    "metric": metric,
     "loss": loss,
     "logits": logits,
     "features": features,
 }
-"""Scores by name."""
+"""Scores by name; every metric of a task is one too, by its own name."""
 
-NEED_LABELS = frozenset({"accuracy", "loss"})
+_LABELLED = ("metric", "loss")
 
 
-def rows_of(output: Tensor, labels: Tensor | None) -> Tensor:
-    """One row of class scores per scored position.
-
-    Classes are the last dimension, or dimension 1 where the labels say so (dense prediction).
+def kind_of(name: str, task: Task) -> Kind:
+    """The score of a name for a task.
 
     Args:
-        output: The network's answer, ``[batch, classes]``, ``[batch, ..., classes]`` or
-            ``[batch, classes, ...]``.
-        labels: Labels of the same batch, if any.
+        name: One of :data:`KINDS`, or of the task's metrics.
+        task: What the network is for.
 
-    Returns:
-        ``[positions, classes]`` float32.
+    Raises:
+        ConfigError: There is no such score, or it has no meaning for the task.
     """
-    if output.ndim == 1:
-        output = output[:, None]
-    spatial = labels is not None and labels.ndim > 1 and labels.shape[1:] == output.shape[2:]
-    if output.ndim > 2 and (spatial or (labels is None and output.ndim > 3)):
-        output = output.movedim(1, -1)
-    return output.float().reshape(-1, output.shape[-1])
+    if name in {found.name for found in task.metrics}:
+        return lambda task, candidate, dense: _measured(task, name, candidate)
+    if name not in KINDS:
+        valid = ", ".join([*KINDS, *(found.name for found in task.metrics)])
+        raise ConfigError(f"quality {name!r} is unknown for {task.name}; choose one of {valid}")
+    if name == "kl" and not task.classes:
+        raise ConfigError(f"quality 'kl' compares classes, which {task.name} has not; use 'logits'")
+    return KINDS[name]
+
+
+def needs_labels(name: str) -> bool:
+    """Whether a score cannot do without labels."""
+    return name in _LABELLED or name not in KINDS
 
 
 def concatenate(parts: list[Outputs]) -> Outputs:
     """The answers to several batches as one."""
     found = [part.features for part in parts if part.features is not None]
-    return Outputs(torch.cat([part.logits for part in parts]), torch.cat(found) if found else None)
+    rows = joined([part.rows for part in parts])
+    return Outputs(rows, torch.cat(found) if found else None)
+
+
+def _measured(task: Task, name: str, candidate: Outputs) -> Tensor:
+    value = task.measures(task.tally(candidate.rows))[name]
+    sign = next(found for found in task.metrics if found.name == name).score(1.0)
+    return torch.tensor(sign * value, dtype=torch.float64)

@@ -12,17 +12,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from rlprune.batches import answer, as_batches
+from rlprune import tasks
+from rlprune.batches import Batch, as_batches, is_pair, split
 from rlprune.compensation import batch_statistics, recalibrate
 from rlprune.errors import ConfigError, DataError, ScoreError
 from rlprune.inputs import map_tensors, to_device
 from rlprune.modes import evaluating
-from rlprune.problem.kinds import KINDS, NEED_LABELS, Outputs, concatenate, rows_of
+from rlprune.problem.kinds import Outputs, concatenate, kind_of, needs_labels
+from rlprune.tasks import Classification, Rows, Task
 
 logger = logging.getLogger(__name__)
 
 STATISTICS = ("batch", "recalibrate", "keep")
 PRECISIONS = ("auto", "float32", "bfloat16")
+MOST_VALUES = 1 << 26
+"""Numbers kept of a network's answers, a quarter of a gigabyte: rows are drawn beyond it."""
 
 
 class Quality(Protocol):
@@ -45,7 +49,8 @@ class DataQuality:
     Args:
         dense: The dense network; evaluated once, when the first candidate is scored.
         data: Inputs with labels, in any form :func:`rlprune.batches.as_batches` reads.
-        kind: One of :data:`rlprune.problem.kinds.KINDS`.
+        task: Says which rows of the answers are compared; None infers it from the first batch.
+        kind: One of :data:`rlprune.problem.kinds.KINDS`, or a metric of the task.
         batch_size: Samples per forward.
         statistics: ``"batch"``: normalise by the batch at hand; ``"recalibrate"``: recompute
             running statistics on ``calibration`` first; ``"keep"``: use those of the candidate.
@@ -64,6 +69,7 @@ class DataQuality:
         dense: nn.Module,
         data: Any,
         *,
+        task: Task | str | None = None,
         kind: str = "logits",
         batch_size: int = 256,
         statistics: str = "batch",
@@ -72,7 +78,6 @@ class DataQuality:
         channels_last: bool = True,
     ) -> None:
         for value, name, valid in (
-            (kind, "quality", tuple(KINDS)),
             (statistics, "statistics", STATISTICS),
             (precision, "precision", PRECISIONS),
         ):
@@ -89,13 +94,14 @@ class DataQuality:
         self._batches = _batches(data, batch_size, device, channels_last)
         if not self._batches:
             raise DataError("scoring candidates needs held-out data; pass data=... or score=...")
-        if kind in NEED_LABELS and any(labels is None for _, labels in self._batches):
-            raise DataError(f"quality {kind!r} needs labels; choose 'kl' for unlabelled inputs")
+        self.task = tasks.resolve(task) or _obvious(self._batches[0])
+        self._kind = kind_of(kind, self.task)
+        if needs_labels(kind) and any(labels is None for _, labels in self._batches):
+            raise DataError(f"quality {kind!r} needs labels; choose 'logits' for unlabelled inputs")
         self._calibration = _batches(calibration, batch_size, device, channels_last)
         if statistics == "recalibrate" and not self._calibration:
             raise DataError("statistics 'recalibrate' needs calibration data")
-        found = [labels.reshape(-1) for _, labels in self._batches if labels is not None]
-        self._labels = torch.cat(found) if found else None
+        self._picks: list[Tensor | None] | None = None
         if kind == "features":
             last_linear(dense)
         self._network = dense
@@ -109,6 +115,7 @@ class DataQuality:
     def identity(self) -> Any:
         """Settings and data; the dense network is the problem's."""
         return {
+            "task": self.task,
             "kind": self.kind,
             "statistics": self.statistics,
             "bfloat16": self.bfloat16,
@@ -127,10 +134,11 @@ class DataQuality:
             if self.statistics == "recalibrate":
                 with self._autocast(self.bfloat16):
                     recalibrate(candidate, self._calibration)
+            dense = self._dense  # its answers come first: they decide which rows are kept
             in_batch = self.statistics == "batch"
             with batch_statistics(candidate) if in_batch else evaluating(candidate):
                 outputs = self._outputs(candidate, self.bfloat16)
-            return float(KINDS[self.kind](outputs, self._dense, self._labels))
+            return float(self._kind(self.task, outputs, dense))
 
     def _outputs(self, network: nn.Module, bfloat16: bool) -> Outputs:
         captured: list[Tensor] = []
@@ -143,14 +151,29 @@ class DataQuality:
         parts = []
         try:
             with torch.no_grad(), self._autocast(bfloat16):
-                for inputs, labels in self._batches:
-                    output = answer(network, inputs)
+                for place, (inputs, labels) in enumerate(self._batches):
+                    answer = self.task.answer(network, inputs)
                     features = captured.pop() if captured else None
-                    parts.append(Outputs(rows_of(output, labels), features))
+                    rows = self._kept(place, self.task.rows(answer, labels, inputs))
+                    parts.append(Outputs(rows, features))
         finally:
             if handle is not None:
                 handle.remove()
         return concatenate(parts)
+
+    def _kept(self, place: int, rows: Rows) -> Rows:
+        """The rows of a batch that are compared: all, or as many drawn as there is room for."""
+        if self._picks is None:
+            self._picks = [None] * len(self._batches)
+        room = max(1, MOST_VALUES // len(self._batches) // rows.answers.shape[1])
+        if len(rows) <= room:
+            return rows
+        chosen = self._picks[place]
+        if chosen is None:
+            generator = torch.Generator().manual_seed(place)
+            drawn = torch.randperm(len(rows), generator=generator)[:room].sort().values
+            chosen = self._picks[place] = drawn.to(rows.answers.device)
+        return rows.pick(chosen)
 
     def _autocast(self, enabled: bool) -> AbstractContextManager[Any]:
         if not enabled:
@@ -222,21 +245,21 @@ def last_linear(network: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-def _batches(
-    data: Any, batch_size: int, device: torch.device, channels_last: bool
-) -> list[tuple[Any, Tensor | None]]:
+def _obvious(batch: Batch) -> Task:
+    """The task a batch stands for; classification where there are no labels."""
+    inputs, labels = batch
+    return Classification() if labels is None else tasks.infer(inputs, labels)
+
+
+def _batches(data: Any, batch_size: int, device: torch.device, channels_last: bool) -> list[Batch]:
     def place(tensor: Tensor) -> Tensor:
         if channels_last and tensor.ndim == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
-    pairs = data
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        # Equal parts: a short last batch would have poorer statistics than the others.
-        count = -(-len(data[0]) // batch_size)
-        inputs, labels = data
-        pairs = list(zip(inputs.chunk(count), labels.chunk(count), strict=True))
+    # Equal parts: a short last batch would have poorer statistics than the others.
+    batches = split(data, batch_size, even=True) if is_pair(data) else as_batches(data, batch_size)
     return [
         (map_tensors(to_device(inputs, device), place), None if y is None else y.to(device))
-        for inputs, y in as_batches(pairs, batch_size)
+        for inputs, y in batches
     ]

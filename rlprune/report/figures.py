@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlprune.tasks.metric import Metric
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -75,23 +77,24 @@ def search(history: Sequence[Mapping[str, str]]) -> Figure:
     return figure
 
 
-def training(history: Sequence[Mapping[str, Any]], dense: float | None) -> Figure:
-    """Held-out accuracy by epoch of fine-tuning, the dense network's as a line."""
+def training(history: Sequence[Mapping[str, Any]], metric: Metric, dense: float | None) -> Figure:
+    """A metric on held-out samples by epoch of fine-tuning, the dense network's as a line."""
     figure = _figure(_WIDTH, 2.6)
     axes = figure.add_subplot()
     epochs = [row["epoch"] for row in history]
-    accuracy = [100 * row["holdout_accuracy"] for row in history]
-    axes.plot(epochs, accuracy, marker="o", markersize=3, color=KEPT, label="pruned")
+    values = [metric.scale * row[metric.name] for row in history]
+    axes.plot(epochs, values, marker="o", markersize=3, color=KEPT, label="pruned")
     if dense is not None:
-        axes.axhline(100 * dense, color=LINE, linewidth=1, label="dense")
+        axes.axhline(metric.scale * dense, color=LINE, linewidth=1, label="dense")
     axes.set_xlabel("epoch")
-    axes.set_ylabel("held-out accuracy, %")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.set_ylabel(metric.axis)
+    axes.legend(fontsize=8, frameon=False, loc="best")
     return figure
 
 
 def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Runs of a sweep: accuracy against the share of MACs and of parameters kept."""
+    """Runs of a sweep: change of the metric against the share of MACs and of parameters kept."""
+    labels = dict.fromkeys(str(row["metric"]) for row in rows if row["change"] is not None)
     figure = _figure(_WIDTH, 3.8)
     for axes, key, label in zip(
         figure.subplots(1, 2, sharey=True),
@@ -101,7 +104,7 @@ def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ):
         for name in dict.fromkeys(str(row["network"]) for row in rows):
             points = sorted(
-                (100 * row[key], 100 * row["change"])
+                (100 * row[key], row["scale"] * row["change"])
                 for row in rows
                 if row["network"] == name and row["change"] is not None
             )
@@ -109,7 +112,7 @@ def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
         axes.axhline(0, color=BAD, linewidth=1)
         axes.set_xlabel(label)
-    figure.axes[0].set_ylabel("test accuracy against dense, points")
+    figure.axes[0].set_ylabel(f"{' or '.join(labels)} against dense")
     if figure.axes[0].get_legend_handles_labels()[0]:
         figure.axes[0].legend(fontsize=8, frameon=False)
     return figure
@@ -119,7 +122,8 @@ def front(table: Mapping[str, Any]) -> Figure:
     """A front: the measure before and after fine-tuning against the share of the cost kept."""
     figure = _figure(_WIDTH, 4.2)
     axes = figure.add_subplot()
-    scale = 1 if table["measure"] == "score" else 100
+    metric = Metric(**table["metric"])
+    scale = metric.scale
     cost, dense = table["dense"]["cost"], table["dense"]["value"]
     for key, color, label in (
         ("before", BAD, "before fine-tuning"),
@@ -136,9 +140,9 @@ def front(table: Mapping[str, Any]) -> Figure:
               label="dense")  # fmt: skip
     axes.axhline(scale * dense, color=LINE, linewidth=0.8, linestyle=":")
     axes.set_xlabel(f"{table['budget']}, % of the dense network")
-    axes.set_ylabel(table["measure"] + ("" if scale == 1 else ", %"))
+    axes.set_ylabel(metric.axis)
     axes.margins(y=0.12)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="best")
     return figure
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError
 from rlprune.files import read_json, write_atomically, write_json, write_text
 from rlprune.report import figures, html, markdown
-from rlprune.report.units import number, percent, ratio
+from rlprune.report.rows import columns as measures
+from rlprune.report.units import number, ratio
+from rlprune.tasks.metric import Metric
 
 FILE = "front.json"
 
@@ -22,8 +25,6 @@ HEAD = (
 
 TERMINAL = ("limit", "cost", "of dense", "before", "after", "change", "evaluations")
 """Columns that fit a terminal."""
-
-_MEASURES = (("accuracy", "test accuracy"), ("holdout_accuracy", "held-out accuracy"))
 
 
 def write(
@@ -86,12 +87,14 @@ def gather(
 ) -> dict[str, Any]:
     """The content of ``front.json``: the dense network and one point per limit."""
     name = front["budget"]
-    key, measure = _measure(reports[0])
+    metric = measures(reports[0])[0]
+    key = metric.name
     first = reports[0]["budgets"][name]
     return {
         "budget": name,
         "unit": first["unit"],
-        "measure": measure,
+        "measure": metric.label,
+        "metric": asdict(metric),
         "dense": {"cost": first["dense"], "value": reports[0]["dense"].get(key)},
         "evaluations": sum(report["evaluations"] for report in reports),
         "objective": statistics.fmean(report["objective"] for report in reports),
@@ -119,8 +122,8 @@ def gather(
 def rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The rows of the table as text, the dense network first."""
     dense, unit = table["dense"], table["unit"]
-    shown = _shown(table)
-    value = shown(dense["value"])
+    metric = Metric(**table["metric"])
+    value = metric.show(dense["value"])
     top = (
         "dense",
         number(dense["cost"], unit),
@@ -138,9 +141,9 @@ def rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 f"{table['budget']} {point['limit']}",
                 number(point["cost"], unit),
                 ratio(point["cost"], dense["cost"]),
-                shown(point["before"]),
-                shown(point["after"]),
-                _change(table, point),
+                metric.show(point["before"]),
+                metric.show(point["after"]),
+                metric.change(dense["value"], point["after"]),
                 *(ratio(point[share], 1.0) for share in ("params", "macs", "latency")),
                 str(point["evaluations"]),
             )
@@ -152,24 +155,6 @@ def rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def terminal(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The rows of the table, as wide as a terminal."""
     return [(*row[:6], row[-1]) for row in rows(table)]
-
-
-def _measure(report: Mapping[str, Any]) -> tuple[str, str]:
-    """What the front shows: accuracy on the test split, on held-out samples, or the score."""
-    for key, label in _MEASURES:
-        if report["pruned"].get(key) is not None:
-            return key, label
-    return "score", "score"
-
-
-def _shown(table: Mapping[str, Any]) -> Any:
-    return number if table["measure"] == "score" else percent
-
-
-def _change(table: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    if table["measure"] == "score":
-        return f"{point['after'] - table['dense']['value']:+.4g}"
-    return f"{100 * (point['after'] - table['dense']['value']):+.2f}"
 
 
 def _markdown(table: Mapping[str, Any], body: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlprune.budgets import reported
 from rlprune.report import figures, rows
-from rlprune.report.units import duration, percent, ratio
+from rlprune.report.units import duration, ratio
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
@@ -100,10 +100,11 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
     if history:
         parts.append(picture(figures.search(history), "quality and multipliers by evaluation"))
     rows_of_training = report["finetune"]["history"]
-    if rows_of_training:
+    metric = rows.held_out(report)
+    if rows_of_training and metric is not None:
         parts.append("<h2>Fine-tuning</h2>")
-        dense = report["dense"].get("holdout_accuracy")
-        parts.append(picture(figures.training(rows_of_training, dense), "accuracy by epoch"))
+        drawn = figures.training(rows_of_training, metric, report["dense"].get(metric.name))
+        parts.append(picture(drawn, f"{metric.label} by epoch"))
         parts.append(f"<p>The network of epoch {report['finetune']['best_epoch']} was kept.</p>")
     parts.append(_usage(report, folder))
     return page("rlprune report", "\n".join(parts))
@@ -121,10 +122,9 @@ def _head(report: Mapping[str, Any]) -> str:
 def _tiles(report: Mapping[str, Any]) -> str:
     dense, pruned = report["dense"], report["pruned"]
     tiles = []
-    if dense["accuracy"] is not None:
-        tiles.append(
-            (percent(pruned["accuracy"]), f"test accuracy, dense {percent(dense['accuracy'])}")
-        )
+    for judged in rows.columns(report)[:1]:
+        before, after = (judged.show(network[judged.name]) for network in (dense, pruned))
+        tiles.append((after, f"{judged.label}, dense {before}"))
     for metric in reported():
         share = ratio(pruned[metric.field], dense[metric.field])
         tiles.append((share, f"of the {metric.title}"))

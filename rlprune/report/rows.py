@@ -6,35 +6,48 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlprune.budgets import reported
-from rlprune.report.units import number, percent, ratio
+from rlprune.report.units import number, ratio
+from rlprune.tasks.metric import SHARE, Metric
 
 Row = tuple[str, ...]
+
+_OLD = (
+    Metric("accuracy", "test accuracy", unit=SHARE),
+    Metric("holdout_accuracy", "held-out accuracy", unit=SHARE),
+    Metric("score", "score"),
+)
 
 
 def comparison(report: Mapping[str, Any]) -> list[Row]:
     """Dense beside pruned: what, dense, before fine-tuning, pruned, share of dense."""
     dense, before, pruned = (report[k] for k in ("dense", "pruned_before_finetune", "pruned"))
     rows: list[Row] = []
-    for key, label in (
-        ("accuracy", "test accuracy"),
-        ("holdout_accuracy", "held-out accuracy"),
-    ):
-        if dense.get(key) is not None:
-            change = 100 * (pruned[key] - dense[key])
-            rows.append(
-                (label, percent(dense[key]), percent(before[key]), percent(pruned[key]),
-                 f"{change:+.2f} points")
-            )  # fmt: skip
-    if dense.get("score") is not None:
-        rows.append(
-            ("score", number(dense["score"]), number(before["score"]), number(pruned["score"]),
-             f"{pruned['score'] - dense['score']:+.4g}")
-        )  # fmt: skip
+    for column in columns(report):
+        key = column.name
+        values = [column.show(network[key]) for network in (dense, before, pruned)]
+        rows.append((column.label, *values, column.change(dense[key], pruned[key])))
     for metric in reported():
         large, small = dense[metric.field], pruned[metric.field]
         shown = number(small, metric.unit)
         rows.append((metric.title, number(large, metric.unit), shown, shown, ratio(small, large)))
     return rows
+
+
+def columns(report: Mapping[str, Any]) -> list[Metric]:
+    """What was measured of the networks, the metric that a run is judged by first.
+
+    Reports of older versions hold the accuracy on two splits, or a score.
+    """
+    found = report.get("metrics")
+    if found is None:
+        return [metric for metric in _OLD if report["pruned"].get(metric.name) is not None]
+    return [Metric(**column) for column in found]
+
+
+def held_out(report: Mapping[str, Any]) -> Metric | None:
+    """The metric on held-out samples that decides, named as in the history of a training."""
+    found = [column for column in columns(report) if column.name.startswith("holdout_")]
+    return found[0] if found else None
 
 
 def budgets(report: Mapping[str, Any]) -> list[Row]:

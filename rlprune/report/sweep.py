@@ -11,13 +11,15 @@ from typing import Any
 from rlprune.errors import ConfigError
 from rlprune.files import read_json, write_atomically, write_text
 from rlprune.report import figures, html
-from rlprune.report.units import duration, number, percent
+from rlprune.report.rows import columns
+from rlprune.report.units import duration, number
+from rlprune.tasks.metric import SHARE, Metric
 
 TERMINAL = ("run", "network", "agent", "budgets", "dense", "pruned", "change", "params", "MACs")
 """Columns that fit a terminal."""
 
 COLUMNS = (
-    "run", "network", "data", "agent", "seed", "budgets", "evaluations", "dense",
+    "run", "network", "data", "agent", "seed", "budgets", "evaluations", "metric", "dense",
     "before fine-tuning", "pruned", "change", "params", "MACs", "latency", "time",
 )  # fmt: skip
 """Columns of the page."""
@@ -52,26 +54,27 @@ def collect(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     return rows, unfinished
 
 
-def cells(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str] = COLUMNS
-) -> list[tuple[str, ...]]:
+def cells(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = COLUMNS) -> list[tuple[str, ...]]:
     """The rows as text.
 
     Args:
         rows: From ``collect``.
-        columns: Which of ``COLUMNS``.
+        chosen: Which of ``COLUMNS``.
     """
-    return [tuple(_texts(row)[column] for column in columns) for row in rows]
+    return [tuple(_texts(row)[column] for column in chosen) for row in rows]
+
+
+_SHOWN = {"dense": "dense", "before fine-tuning": "before_finetune", "pruned": "pruned"}
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
+    metric = Metric("", str(row["metric"]), unit=SHARE if row["scale"] == 100 else "")
     return {
         **{key: str(row[key]) for key in ("run", "network", "data", "agent", "seed", "budgets")},
         "evaluations": str(row["evaluations"]),
-        "dense": percent(row["dense_accuracy"]),
-        "before fine-tuning": percent(row["accuracy_before_finetune"]),
-        "pruned": percent(row["accuracy"]),
-        "change": "-" if row["change"] is None else f"{100 * row['change']:+.2f}",
+        "metric": row["metric"] or "-",
+        **{key: metric.show(row[value]) for key, value in _SHOWN.items()},
+        "change": "-" if row["change"] is None else metric.change(0.0, row["change"]),
         "params": f"{100 * row['params_share']:.1f} %",
         "MACs": f"{100 * row['macs_share']:.1f} %",
         "latency": f"{100 * row['latency_share']:.1f} %",
@@ -87,8 +90,8 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
     """
     paths = [folder / f"sweep.{kind}" for kind in ("csv", "png", "html")]
     text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, head, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(paths[0], text.getvalue())
@@ -97,7 +100,7 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
     body = (
         f"<h1>{len(rows)} runs</h1>"
         + html.table(COLUMNS, cells(rows))
-        + html.picture(figure, "accuracy against what was kept")
+        + html.picture(figure, "quality against what was kept")
     )
     write_text(paths[2], html.page("rlprune sweep", body))
     return paths
@@ -108,8 +111,16 @@ def _row(path: Path, folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     run = read_json(path / "run.json") or {}
     search = run.get("settings", {}).get("search", {})
     agent = search.get("agent")
-    accuracies = (dense["accuracy"], pruned["accuracy"])
-    known = None not in accuracies
+    metric = next(iter(columns(report)), None)
+    values: dict[str, float | None] = dict.fromkeys(_SHOWN.values())
+    if metric is not None:
+        before = report["pruned_before_finetune"]
+        values = {
+            "dense": dense[metric.name],
+            "before_finetune": before[metric.name],
+            "pruned": pruned[metric.name],
+        }
+    change = None if metric is None else pruned[metric.name] - dense[metric.name]
     return {
         "run": path.relative_to(folder).as_posix(),
         "network": str((run.get("factory") or {}).get("name", "-")),
@@ -123,10 +134,10 @@ def _row(path: Path, folder: Path, report: dict[str, Any]) -> dict[str, Any]:
         "evaluations": report["evaluations"],
         "quality": report["quality"],
         "objective": report["objective"],
-        "dense_accuracy": dense["accuracy"],
-        "accuracy_before_finetune": report["pruned_before_finetune"]["accuracy"],
-        "accuracy": pruned["accuracy"],
-        "change": pruned["accuracy"] - dense["accuracy"] if known else None,
+        "metric": None if metric is None else metric.label,
+        "scale": 1.0 if metric is None else metric.scale,
+        **values,
+        "change": change,
         "params_share": pruned["params"] / dense["params"],
         "macs_share": pruned["macs"] / dense["macs"],
         "latency_share": pruned["latency_ms"] / dense["latency_ms"],

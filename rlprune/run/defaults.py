@@ -22,7 +22,7 @@ def settled(spec: RunSpec, data: Data | None) -> RunSpec:
     """
     finetune = spec.finetune
     if isinstance(finetune, str):
-        finetune = None if data is None else FineTune()
+        finetune = None if data is None else FineTune(**data.task.recipe)
     chosen, evaluator = default_compensation(spec.compensation, data, spec.evaluator, finetune)
     importance = default_importance(spec.importance, chosen)
     return replace(

@@ -16,6 +16,7 @@ from rlprune.identity import describe, digest
 from rlprune.locate import locate
 from rlprune.locks import locked
 from rlprune.models import create, load_checkpoint, save_weights
+from rlprune.models.registry import parameters
 from rlprune.training import Pretrain, pretrain
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,18 @@ _RECIPE_FREE = ("checkpoint", "weights")
 
 
 def factory_of(model: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """The ``model`` part of a configuration as arguments of ``rlprune.models.create``."""
+    """The ``model`` part of a configuration as arguments of ``rlprune.models.create``.
+
+    What the network has to know of its data (classes, features, vocabulary) is filled in where the
+    builder takes it and the configuration leaves it open.
+    """
     options = {key: value for key, value in model.items() if key not in _RECIPE_FREE}
-    options.setdefault("num_classes", data.num_classes)
+    taken = parameters(str(options.get("name") or options.get("_target_")))
+    for key, value in data.facts.items():
+        if key in taken and options.get(key) is None:
+            options[key] = value
+    if data.num_classes is not None:
+        options.setdefault("num_classes", data.num_classes)
     return options
 
 
@@ -88,13 +98,12 @@ def dense_network(
             network, data, recipe, seed=seed, checkpoint_dir=scratch, progress=progress,
             device=device,
         )  # fmt: skip
-        write_json(
-            path.with_suffix(".json"), {**describe(causes), "accuracy": trained.holdout_accuracy}
-        )
+        write_json(path.with_suffix(".json"), {**describe(causes), "holdout": trained.holdout})
         save_weights(trained.model, path)
         shutil.rmtree(scratch, ignore_errors=True)
+        metric = data.task.metric
         log.info(
-            "dense network: held-out accuracy %.2f %%, kept in %s",
-            100 * trained.holdout_accuracy, path,
+            "dense network: held-out %s %s, kept in %s",
+            metric.label, metric.show(trained.holdout[metric.name]), path,
         )  # fmt: skip
         return load_checkpoint(network, path).eval()

@@ -6,7 +6,6 @@ import copy
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -74,5 +73,5 @@ def _train(job: Job, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     )
     return trained.model, {
         "best_epoch": trained.best_epoch,
-        "history": [asdict(row) for row in trained.history],
+        "history": [row.flat() for row in trained.history],
     }

@@ -17,7 +17,7 @@ from rlprune.compensation import methods
 from rlprune.data import Data
 from rlprune.errors import ConfigError
 from rlprune.identity import describe
-from rlprune.inputs import map_tensors
+from rlprune.inputs import map_tensors, to_device
 from rlprune.plan import Plan
 from rlprune.run.defaults import settled
 from rlprune.run.folder import RunFolder
@@ -69,6 +69,9 @@ class Job:
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
         data = {} if self.data is None else describe(self.data)
+        if self.data is not None:
+            outputs = self.data.num_classes
+            self.data.task.check_network(self.dense, self.example_inputs, outputs)
         self.settings = {"search": self._search_settings(data)}
         self.settings["finetune"] = {
             "recipe": describe(self.recipe),
@@ -121,12 +124,12 @@ class Job:
         return device_of(self.dense)
 
     @cached_property
-    def calibration(self) -> tuple[Tensor, Tensor] | None:
+    def calibration(self) -> tuple[Any, Tensor] | None:
         """Calibration samples ``(x, y)``, or None without data."""
         if self.data is None:
             return None
         x, y = self.data.calibration(self.spec.evaluator.calibration_images)
-        return x.to(self.device), y.to(self.device)
+        return to_device(x, self.device), y.to(self.device)
 
     def compacted(self, plan: Plan) -> nn.Module:
         """The compacted, compensated network of a plan, in eval mode, before fine-tuning."""

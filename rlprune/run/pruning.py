@@ -28,6 +28,7 @@ def prune(
     budgets: Mapping[str, Any] | Sequence[Budget],
     data: Data | None = None,
     score: Callable[[nn.Module], float] | None = None,
+    task: Any = RunSpec.task,
     agent: Any = RunSpec.agent,
     evaluations: int = RunSpec.evaluations,
     front_later: float = RunSpec.front_later,
@@ -65,6 +66,10 @@ def prune(
             network for every limit, in fewer evaluations than as many runs would take.
         data: Training, held-out and test samples.
         score: ``score(network) -> float``, higher is better; replaces the score on held-out data.
+        task: What the network is for: ``image_classification``, ``text_classification``,
+            ``language_modeling``, ``regression``, ``segmentation``, the dotted path of your own, a
+            mapping with options, or a :class:`rlprune.tasks.Task`. None takes the data's, which
+            infers it where that is obvious.
         agent: Search agent: a name, a mapping with ``name`` and options, or an agent's config.
         evaluations: Unique candidate evaluations of the search.
         front_later: With a list of limits, the evaluations of every limit searched after the
@@ -76,7 +81,8 @@ def prune(
             data; without fine-tuning, sequential least squares in between.
         evaluator: How candidates are scored: the settings, or names and values of some of them.
         finetune: The recipe, or names and values of some of it; None leaves the network as
-            compensation left it. ``auto`` is ``FineTune()`` with data and None without.
+            compensation left it. ``auto`` is ``FineTune()`` with the fields that the task asks for
+            where there is data, and None without.
         exclude: Globs of groups that stay whole.
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it; a number, or globs to numbers.
@@ -135,6 +141,7 @@ def launch(
         RlpruneError: As :func:`prune`.
     """
     asked = spec.asked()
+    data = None if data is None else data.for_task(spec.task)
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
         folder = RunFolder(scratch if spec.out_dir is None else spec.out_dir)
         job = Job.open(spec, model, example_inputs, data=data, score=score, folder=folder)

@@ -6,6 +6,7 @@ import csv
 import logging
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from rlprune.inputs import batch_of
 from rlprune.plan import Plan
 from rlprune.run.folder import StageRecord
 from rlprune.run.job import Job
+from rlprune.tasks import Metric
 
 log = logging.getLogger(__name__)
 
 OUTPUTS = ("report.json", "report.html")
+HELD, SCORE = "holdout_", "score"
 
 
 def run_report(
@@ -71,8 +74,10 @@ def run_report(
             "seconds": sum(stages.values()),
             "stages": stages,
             "quality": search["quality"],
-            "objective": _objective(report, search["quality"]),
+            "objective": _objective(job, report, search["quality"]),
             "data": None if job.data is None else repr(job.data),
+            "task": None if job.data is None else repr(job.data.task),
+            "metrics": _columns(job),
             "trust": _needs_trust(job),
             "agent": job.settings["search"]["agent"],
             "start": search.get("start"),
@@ -104,22 +109,43 @@ def _needs_trust(job: Job) -> bool:
     )
 
 
-def _quality(job: Job, network: nn.Module) -> dict[str, float | None]:
-    """Test and held-out accuracy where there is data, the user's score where there is one."""
+def _quality(job: Job, network: nn.Module) -> dict[str, float]:
+    """The task's metrics on test and held-out samples, the user's score where there is one.
+
+    Metrics of the test split stand under their names, those of the held-out part under
+    ``holdout_<name>``.
+    """
     from rlprune.training import evaluate
 
-    found: dict[str, float | None] = {"accuracy": None}
+    found: dict[str, float] = {}
     if job.data is not None:
-        device = job.device
+        task, device = job.data.task, job.device
         if job.data.has_test:
             batches = job.data.test_batches(device=device)
-            found["accuracy"] = evaluate(network, batches, device=device).accuracy
+            test = evaluate(network, batches, task=task, device=device)
+            found.update({metric.name: test[metric.name] for metric in task.shown()})
         batches = job.data.holdout_batches(device=device)
-        found["holdout_accuracy"] = evaluate(network, batches, device=device).accuracy
+        held = evaluate(network, batches, task=task, device=device)
+        found.update({f"{HELD}{metric.name}": held[metric.name] for metric in task.shown()})
     if job.score is not None:
         with torch.no_grad():
-            found["score"] = float(job.score(network))
+            found[SCORE] = float(job.score(network))
     return found
+
+
+def _columns(job: Job) -> list[dict[str, Any]]:
+    """What `_quality` measured, for people: the first is what a run is judged by."""
+    columns: list[dict[str, Any]] = []
+    if job.data is not None:
+        splits = [("", "test")] if job.data.has_test else []
+        for prefix, split in [*splits, (HELD, "held-out")]:
+            columns += [
+                asdict(replace(m, name=prefix + m.name, label=f"{split} {m.label}"))
+                for m in job.data.task.shown()
+            ]
+    if job.score is not None:
+        columns.append(asdict(Metric(SCORE, "score")))
+    return columns
 
 
 def _size(network: nn.Module, example_inputs: Any) -> dict[str, float]:
@@ -140,13 +166,15 @@ def _latency(job: Job, network: nn.Module) -> tuple[float, float, dict[str, Any]
     return meter.reference_ms, pruned, {**vars(settings), "threads": torch.get_num_threads()}
 
 
-def _objective(report: dict[str, Any], quality: float) -> float:
+def _objective(job: Job, report: dict[str, Any], quality: float) -> float:
     """What a sweep maximises; never the test split."""
     pruned = report["pruned"]
-    for key in ("score", "holdout_accuracy"):
-        if pruned.get(key) is not None:
-            return float(pruned[key])
-    return quality
+    if SCORE in pruned:
+        return float(pruned[SCORE])
+    if job.data is None:
+        return quality
+    metric = job.data.task.metric
+    return metric.score(pruned[f"{HELD}{metric.name}"])
 
 
 def _environment(job: Job) -> dict[str, Any]:

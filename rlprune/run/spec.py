@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from rlprune import tasks
 from rlprune.budgets import BudgetSets, sets
 from rlprune.budgets.latency import DTYPES
 from rlprune.errors import ConfigError
@@ -89,6 +90,7 @@ class RunSpec:
 
     Attributes:
         budgets: As for :func:`rlprune.budgets.parse`; one of them may have a list of limits.
+        task: What the network is for, see :func:`rlprune.tasks.resolve`; None takes the data's.
         agent: Search agent: a name, a mapping with ``name`` and options, a configuration, an agent.
         evaluations: Unique candidate evaluations of the search.
         front_later: With a list of limits, the evaluations of every limit after the first one, as
@@ -119,6 +121,7 @@ class RunSpec:
     """
 
     budgets: Any
+    task: Any = None
     agent: Any = "ppo_lagrangian"
     evaluations: int = 300
     front_later: float = 0.4
@@ -162,6 +165,7 @@ class RunSpec:
         from rlprune.search.agent import resolve_agent
 
         self.asked()
+        tasks.resolve(self.task)
         if self.agent is not None:
             resolve_agent(self.agent)
         if self.importance != "auto" and not isinstance(self.importance, Mapping):
@@ -247,7 +251,7 @@ class RunSpec:
         )
 
 
-_SAME = ("agent", "evaluations", "compensation", "evaluator", "finetune", "latency", "seed")
+_SAME = ("task", "agent", "evaluations", "compensation", "evaluator", "finetune", "latency", "seed")
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (
     "model", "data", "pretrain", "dense_seed", "device", "threads", "run", "pretrained_dir",

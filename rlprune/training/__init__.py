@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlprune.training.config import FineTune, Pretrain
-from rlprune.training.evaluate import Metrics, evaluate
+from rlprune.training.evaluate import Measured, evaluate
 from rlprune.training.loop import TrainResult, finetune, pretrain
 from rlprune.training.record import CsvHistory, EpochRecord, TensorBoardHistory
 
@@ -11,7 +11,7 @@ __all__ = [
     "CsvHistory",
     "EpochRecord",
     "FineTune",
-    "Metrics",
+    "Measured",
     "Pretrain",
     "TensorBoardHistory",
     "TrainResult",

@@ -41,9 +41,9 @@ class Recipe:
     warmup: float = 0.2
     """Share of all steps on which the learning rate rises."""
     batch_size: int = 128
-    """Images per step."""
+    """Samples per step."""
     label_smoothing: float = 0.0
-    """Probability spread over all classes in the targets."""
+    """Probability spread over all classes in the targets; tasks without classes have none."""
     grad_clip: float | None = None
     """Largest gradient norm; None clips nothing."""
     autocast: bool | str = "auto"
@@ -51,8 +51,8 @@ class Recipe:
     channels_last: bool = True
     """Memory layout of convolutional networks; faster on processors and GPUs alike."""
     keep: str = "best"
-    """``best``: the epoch, or the network before training, with the highest held-out accuracy;
-    ``last``: the last epoch."""
+    """``best``: the epoch, or the network before training, that is best on the held-out samples by
+    the task's metric; ``last``: the last epoch."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -119,4 +119,4 @@ class Pretrain(Recipe):
     lr: float = 0.1
     """Highest learning rate of the schedule."""
     label_smoothing: float = 0.1
-    """Probability spread over all classes in the targets."""
+    """Probability spread over all classes in the targets; tasks without classes have none."""

@@ -1,75 +1,84 @@
-"""Accuracy and loss of a network on labelled batches."""
+"""The metrics of a task and its loss, measured on labelled batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from rlprune import tasks
+from rlprune.batches import Batch, is_pair, split
 from rlprune.errors import DataError
+from rlprune.inputs import to_device
 from rlprune.modes import evaluating
+from rlprune.tasks import Task
+from rlprune.tasks.base import COUNT, added
 from rlprune.training import precision
-from rlprune.training.losses import logits_of
 
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Measured:
     """What ``evaluate`` measured.
 
     Attributes:
-        accuracy: Share of samples whose highest logit is the label's, in [0, 1].
-        loss: Mean cross entropy in nats.
-        count: Number of samples.
+        values: The task's metrics by name, and ``loss``, the mean over the rows.
+        count: Number of rows: samples, tokens that count, labelled pixels.
     """
 
-    accuracy: float
-    loss: float
+    values: dict[str, float]
     count: int
+
+    def __getitem__(self, name: str) -> float:
+        """One of the values."""
+        return self.values[name]
 
 
 def evaluate(
     model: nn.Module,
-    batches: tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]],
+    batches: Any,
     *,
+    task: Task | str | None = None,
     device: torch.device | str | None = None,
     autocast: bool | str = False,
-) -> Metrics:
-    """Measure accuracy and cross entropy in eval mode; the model is left as it was.
+) -> Measured:
+    """Measure a network on labelled samples in eval mode; the model is left as it was.
 
     Args:
-        model: A classifier.
-        batches: ``(x, y)`` tensors, or an iterable of such batches.
+        model: The network.
+        batches: ``(inputs, labels)``, or an iterable of such batches.
+        task: What the network is for; None infers it from the first batch.
         device: Where the batches go; None takes the device of the model's parameters.
         autocast: bfloat16 autocast: True, False, or ``"auto"``.
 
     Returns:
-        Accuracy, loss and number of samples.
+        The task's metrics and loss, and the number of rows.
 
     Raises:
-        DataError: There is no sample.
-        TrainingError: The model does not return logits ``[N, classes]``.
+        DataError: There is no sample, or the network's answer does not suit the task.
     """
     target = torch.device(device) if device is not None else device_of(model)
     reduced = precision.use_bfloat16(autocast, target)
     images = precision.is_convolutional(model)
-    correct = torch.zeros((), dtype=torch.int64, device=target)
-    loss = torch.zeros((), dtype=torch.float64, device=target)
-    count = 0
+    chosen = tasks.resolve(task)
+    sums: dict[str, Tensor] = {}
     with evaluating(model), torch.inference_mode(), precision.autocast(target, reduced):
-        for x, y in _split(batches):
-            x, y = x.to(target, non_blocking=True), y.to(target, non_blocking=True)
-            logits = logits_of(model(precision.to_channels_last(x) if images else x))
-            correct += (logits.argmax(1) == y).sum()
-            loss += functional.cross_entropy(logits, y.long(), reduction="sum").double()
-            count += len(y)
-    if count == 0:
+        for inputs, labels in _batches(batches):
+            if chosen is None:
+                chosen = tasks.infer(inputs, labels)
+            if labels is None:
+                raise DataError("evaluate: the samples have no labels to measure on")
+            inputs = to_device(inputs, target)
+            labels = labels.to(target, non_blocking=True)
+            answer = chosen.answer(model, precision.laid_out(inputs) if images else inputs)
+            sums = added(sums, chosen.tally(chosen.rows(answer, labels, inputs)))
+    if chosen is None or not sums or not sums[COUNT].item():
         raise DataError("evaluate: there is no sample to measure on")
-    return Metrics(correct.item() / count, loss.item() / count, count)
+    return Measured(chosen.measures(sums), int(sums[COUNT].item()))
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -79,10 +88,5 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def _split(
-    batches: tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]],
-) -> Iterable[tuple[Tensor, Tensor]]:
-    if isinstance(batches, (tuple, list)) and len(batches) == 2 and isinstance(batches[0], Tensor):
-        x, y = batches
-        return zip(x.split(_BATCH), y.split(_BATCH), strict=True)
-    return batches
+def _batches(batches: Any) -> Iterable[Batch]:
+    return split(batches, _BATCH) if is_pair(batches) else batches

@@ -13,26 +13,28 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from rlprune.batches import Batch
 from rlprune.data import Data
 from rlprune.errors import TrainingError
 from rlprune.identity import digest
+from rlprune.inputs import batch_size
 from rlprune.progress import track
+from rlprune.tasks import Rows
+from rlprune.tasks.base import LOSS, added
 from rlprune.training.config import FineTune, Pretrain, Recipe
 from rlprune.training.evaluate import device_of, evaluate
-from rlprune.training.losses import logits_of, objective
+from rlprune.training.losses import objective
 from rlprune.training.optim import build_optimizer, learning_rate
 from rlprune.training.precision import (
     autocast,
     default_device,
     is_convolutional,
-    to_channels_last,
+    laid_out,
     use_bfloat16,
 )
 from rlprune.training.record import Callback, EpochRecord, Recorder, weights_digest
 
 log = logging.getLogger(__name__)
-
-_NOTICEABLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class TrainResult:
     Attributes:
         model: The network after the epoch that is kept, on the device the given one was on, in
             eval mode.
-        best_epoch: The epoch that is kept. With ``keep="best"`` the one with the highest held-out
-            accuracy, ties broken by the loss; 0 means that the network was best before training.
-            With ``keep="last"`` the last one.
+        best_epoch: The epoch that is kept. With ``keep="best"`` the one that is best on the
+            held-out samples by the task's metric, ties broken by the loss; 0 means that the
+            network was best before training. With ``keep="last"`` the last one.
         history: One row per epoch, the first for the network before training.
     """
 
@@ -53,9 +55,9 @@ class TrainResult:
     history: tuple[EpochRecord, ...]
 
     @property
-    def holdout_accuracy(self) -> float:
-        """Held-out accuracy of ``model``, in [0, 1]."""
-        return self.history[self.best_epoch].holdout_accuracy
+    def holdout(self) -> dict[str, float]:
+        """Metrics and loss of ``model`` on the held-out samples."""
+        return self.history[self.best_epoch].holdout
 
 
 def finetune(
@@ -131,6 +133,15 @@ def pretrain(
     )
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """An epoch: learning rate of its last step, metrics and loss, samples per second."""
+
+    lr: float
+    measured: dict[str, float]
+    speed: float
+
+
 class _Training:
     """One training: the network, its teacher, the optimizer and the history."""
 
@@ -148,6 +159,7 @@ class _Training:
         self.device = default_device(device)
         self.reduced = use_bfloat16(config.autocast, self.device)
         self.data, self.config, self.seed, self.title = data, config, seed, title
+        self.task = data.task
         self.identity = {
             "configuration": str(sorted(asdict(config).items())),
             "seed": str(seed),
@@ -190,55 +202,56 @@ class _Training:
 
     def _epoch(
         self, epoch: int, optimizer: torch.optim.Optimizer | None, progress: bool | None
-    ) -> tuple[float, float, float, float]:
-        """Train one epoch; learning rate, mean loss, accuracy, images per second."""
+    ) -> _Trained:
+        """Train one epoch."""
         if optimizer is None:
             raise TrainingError("a training of 0 epochs has no optimizer")
         self.model.train()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        sums: dict[str, Tensor] = {}
         started, seen, lr = time.perf_counter(), 0, self.config.lr
         batches = self.data.train_batches(
             epoch, self.config.batch_size, seed=self.seed, device=self.device
         )
-        held = 100 * self.history[-1].holdout_accuracy
-        title = f"{self.title} {epoch}/{self.config.epochs} · held-out {held:.1f} %"
+        metric = self.task.metric
+        held = metric.show(self.history[-1].holdout[metric.name])
+        title = f"{self.title} {epoch}/{self.config.epochs} · held-out {metric.label} {held}"
         with _dropout_seed(self.seed, epoch, self.device):
-            for step, (x, y) in enumerate(track(batches, title, total=self.steps, show=progress)):
+            for step, batch in enumerate(track(batches, title, total=self.steps, show=progress)):
                 total = self.config.epochs * self.steps
                 lr = learning_rate((epoch - 1) * self.steps + step, total, self.config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                loss, hits = self._step(x, y, optimizer)
+                loss, rows = self._step(batch, optimizer)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"the loss is {loss.item()} in epoch {epoch}, step {step + 1} of "
                         f"{self.steps}, at learning rate {lr:.3g}; try a lower lr, grad_clip=1.0, "
                         "a longer warmup, or autocast=false"
                     )
-                loss_sum += loss.double() * len(y)
-                right += hits
-                seen += len(y)
+                size = batch_size(batch[0])
+                loss_sum += loss.double() * size
+                sums = added(sums, self.task.tally(rows))
+                seen += size
         speed = seen / (time.perf_counter() - started)
-        return lr, loss_sum.item() / seen, right.item() / seen, speed
+        measured = {**self.task.measures(sums), LOSS: loss_sum.item() / seen}
+        return _Trained(lr, measured, speed)
 
-    def _step(
-        self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer
-    ) -> tuple[Tensor, Tensor]:
-        y = y.long()
+    def _step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Rows]:
+        """One step; the loss and the network's rows, detached."""
+        inputs, labels = batch
         if self.layout:
-            x = to_channels_last(x)
-        guide: Tensor | None = None
+            inputs = laid_out(inputs)
+        guide: Rows | None = None
         if self.teacher is not None:
-            with torch.inference_mode(), autocast(self.device, self.reduced):
-                guide = logits_of(self.teacher(x))
-            guide = guide.clone()
+            with torch.no_grad(), autocast(self.device, self.reduced):
+                guide = self.task.rows(self.task.answer(self.teacher, inputs), labels, inputs)
         with autocast(self.device, self.reduced):
-            output = self.model(x)
-        logits = logits_of(output)
+            answer = self.task.answer(self.model, inputs)
+        rows = self.task.rows(answer, labels, inputs)
         loss = objective(
-            logits,
-            y,
+            self.task,
+            rows,
             guide,
             label_smoothing=self.config.label_smoothing,
             alpha=getattr(self.config, "distill_alpha", 0.0),
@@ -249,46 +262,47 @@ class _Training:
         if self.config.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         optimizer.step()
-        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+        return loss.detach(), Rows(rows.answers.detach(), rows.labels)
 
-    def _measure(self, started: float, trained: tuple[float, float, float, float] | None) -> None:
+    def _measure(self, started: float, trained: _Trained | None) -> None:
         """Measure the held-out samples, add a row, keep the weights if the recipe says so."""
         held = evaluate(
             self.model,
             self.data.holdout_batches(device=self.device),
+            task=self.task,
             device=self.device,
             autocast=self.reduced,
         )
-        lr, loss, accuracy, speed = trained or (0.0, float("nan"), float("nan"), 0.0)
         row = EpochRecord(
             epoch=len(self.history),
-            lr=lr,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            holdout_loss=held.loss,
-            holdout_accuracy=held.accuracy,
+            lr=0.0 if trained is None else trained.lr,
+            train={} if trained is None else trained.measured,
+            holdout=held.values,
             seconds=time.perf_counter() - started,
-            images_per_second=speed,
+            samples_per_second=0.0 if trained is None else trained.speed,
         )
         self.history.append(row)
-        best = self.history[self.best_epoch]
-        better = (row.holdout_accuracy, -row.holdout_loss) > (
-            best.holdout_accuracy,
-            -best.holdout_loss,
-        )
+        better = self._rank(row) > self._rank(self.history[self.best_epoch])
         if row.epoch == 0 or better or self.config.keep == "last":
             self.best_epoch = row.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if trained is not None:
+            metric = self.task.metric
             log.info(
-                "%s: epoch %d of %d, loss %.4f, held-out accuracy %.4f, %.0f images/s",
+                "%s: epoch %d of %d, loss %.4f, held-out %s %s, %.0f samples/s",
                 self.title,
                 row.epoch,
                 self.config.epochs,
-                row.train_loss,
-                row.holdout_accuracy,
-                row.images_per_second,
+                row.train[LOSS],
+                metric.label,
+                metric.show(row.holdout[metric.name]),
+                row.samples_per_second,
             )
+
+    def _rank(self, row: EpochRecord) -> tuple[float, float]:
+        """What epochs are compared by, higher is better."""
+        metric = self.task.metric
+        return metric.score(row.holdout[metric.name]), -row.holdout[LOSS]
 
     def _state(self, optimizer: torch.optim.Optimizer | None) -> dict[str, object]:
         return {
@@ -309,13 +323,15 @@ class _Training:
         log.info("%s: resumed after epoch %d", self.title, len(self.history) - 1)
 
     def _result(self) -> TrainResult:
-        before, kept = (self.history[at].holdout_accuracy for at in (0, self.best_epoch))
-        if kept < before - _NOTICEABLE:
+        metric = self.task.metric
+        before, kept = (self.history[at].holdout[metric.name] for at in (0, self.best_epoch))
+        if metric.worse(before, kept):
             log.warning(
-                "%s: held-out accuracy fell from %.4f to %.4f. Where the network was given with "
-                "weights that have seen these samples this is expected; else try a smaller lr, "
-                "more epochs, or keep=best",
-                self.title, before, kept,
+                "%s: held-out %s %s from %s to %s. Where the network was given with weights that "
+                "have seen these samples this is expected; else try a smaller lr, more epochs, or "
+                "keep=best",
+                self.title, metric.label, "fell" if metric.higher_is_better else "rose",
+                metric.show(before), metric.show(kept),
             )  # fmt: skip
         self.model.load_state_dict(self.best)
         model = self.model.to(self.home).to(memory_format=torch.contiguous_format).eval()

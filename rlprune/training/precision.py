@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rlprune.inputs import map_tensors
 
 _FAST_FLAGS = ("avx512_bf16", "amx_bf16")
 
@@ -44,6 +47,11 @@ def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[obje
 def to_channels_last(value: Tensor) -> Tensor:
     """Lay out image batches ``[N, C, H, W]`` channels last; leave everything else alone."""
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def laid_out(inputs: Any) -> Any:
+    """Inputs with every image batch channels last."""
+    return map_tensors(inputs, to_channels_last)
 
 
 def is_convolutional(model: nn.Module) -> bool:

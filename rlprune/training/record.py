@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,29 @@ class EpochRecord:
     Attributes:
         epoch: Epochs done.
         lr: Learning rate of the epoch's last step.
-        train_loss: Mean training loss, NaN in row 0.
-        train_accuracy: Share of right answers on the augmented training images, NaN in row 0.
-        holdout_loss: Mean cross entropy on the held-out samples.
-        holdout_accuracy: Share of right answers on the held-out samples.
+        train: The task's metrics on the augmented training samples while they were trained on, and
+            ``loss``, the mean of what was minimised; empty in row 0.
+        holdout: Metrics and loss on the held-out samples.
         seconds: Wall time of the epoch with its held-out measurement.
-        images_per_second: Training images over the time spent training on them, 0 in row 0.
+        samples_per_second: Training samples over the time spent training on them, 0 in row 0.
     """
 
     epoch: int
     lr: float
-    train_loss: float
-    train_accuracy: float
-    holdout_loss: float
-    holdout_accuracy: float
+    train: dict[str, float]
+    holdout: dict[str, float]
     seconds: float
-    images_per_second: float
+    samples_per_second: float
+
+    def flat(self) -> dict[str, float]:
+        """One number per column: ``train_<metric>`` and ``holdout_<metric>`` among them.
+
+        Columns are the same for every row of a history; what is not known is NaN.
+        """
+        trained = {f"train_{key}": self.train.get(key, math.nan) for key in self.holdout}
+        held = {f"holdout_{key}": value for key, value in self.holdout.items()}
+        ends = {"seconds": self.seconds, "samples_per_second": self.samples_per_second}
+        return {"epoch": self.epoch, "lr": self.lr, **trained, **held, **ends}
 
 
 History = Sequence[EpochRecord]
@@ -118,9 +126,10 @@ class CsvHistory:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
+            rows = [row.flat() for row in history]
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(asdict(row) for row in history)
+            writer.writerows(rows)
         os.replace(temporary, self.path)
 
 
@@ -140,8 +149,8 @@ class TensorBoardHistory:
 
     def __call__(self, history: History) -> None:
         """Write ``<prefix>/<field>`` at the epoch's number."""
-        row = asdict(history[-1])
-        step = row.pop("epoch")
+        row = history[-1].flat()
+        step = int(row.pop("epoch"))
         for name, value in row.items():
             if value == value:
                 self.writer.add_scalar(f"{self.prefix}/{name}", value, step)

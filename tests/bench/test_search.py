@@ -17,6 +17,7 @@ from rlprune.bench.workbench import Workbench, open_workbench
 from rlprune.compaction import build
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.plan import Plan
+from rlprune.tasks import Metric
 
 Composed = Callable[..., dict[str, Any]]
 SMALL = (
@@ -92,7 +93,7 @@ def test_finetuning_is_one_recipe_and_one_training_per_plan(
     )  # fmt: skip
     cells = cells_of(tmp_path / "out")
     for cell in cells.values():
-        found = cell["accuracy"]
+        found = cell["tuned"]
         assert 0 <= found["before"]["test"] <= 1
         assert [run["seed"] for run in found["runs"]] == [0, 5]
         first, second = found["runs"]
@@ -125,18 +126,21 @@ def test_predicted_damage_is_held_against_every_plan(composed: Composed, tmp_pat
     assert cells["sensitivity-1-0"]["widths"] != cells["random-40-0"]["widths"]
 
 
-def test_quality_is_held_against_accuracy_after_fine_tuning() -> None:
+ACCURACY = Metric("accuracy", "accuracy", unit="%")
+
+
+def test_quality_is_held_against_the_metric_after_fine_tuning() -> None:
     def cell(plan: int, quality: float, test: float | None, **more: Any) -> dict[str, Any]:
         after = {"holdout": 1 - test if test is not None else -quality, "test": test}
-        return {"plan": str(plan), "quality": quality, "accuracy": {"after": after}, **more}
+        return {"plan": str(plan), "quality": quality, "tuned": {"after": after}, **more}
 
     cells = [cell(k, -1.0 / (k + 1), 0.5 + k / 100) for k in range(6)]
     peer = {k: v for k, v in cell(9, 5.0, 0.1).items() if k != "plan"}
     untuned = {"plan": "8", "quality": 3.0}
-    assert report.agreement([*cells, cells[0], peer, untuned]) == {"plans": 6, "rho": 1.0}
-    assert report.agreement(cells[:5]) is None
+    assert report.agreement([*cells, cells[0], peer, untuned], ACCURACY) == {"plans": 6, "rho": 1.0}
+    assert report.agreement(cells[:5], ACCURACY) is None
     unlabelled = [cell(k, -1.0 / (k + 1), None) for k in range(6)]
-    assert report.agreement(unlabelled) == {"plans": 6, "rho": pytest.approx(-1.0)}
+    assert report.agreement(unlabelled, ACCURACY) == {"plans": 6, "rho": pytest.approx(-1.0)}
 
 
 def test_wrong_cells_are_named(composed: Composed) -> None:

@@ -115,7 +115,7 @@ def test_fidelity_goes_on_where_it_was(composed: Composed, tmp_path: Path) -> No
     assert all(-1 <= row["rho"] <= 1 for row in found["rows"] if row["rho"] is not None)
     assert all(row["seconds"] > 0 for row in found["rows"])
     folder = paths[0].parent
-    gone = folder / "accuracies" / "3-0.json"
+    gone = folder / "after" / "3-0.json"
     kept = folder / "scores" / "3.json"
     before, stamp = json.loads(gone.read_text()), kept.stat().st_mtime_ns
     gone.unlink()

@@ -22,7 +22,7 @@ def windows(image, pad):
 @pytest.mark.parametrize("augmentation", ["crop", "crop_flip"])
 def test_every_result_is_a_window_of_the_padded_image(augmentation):
     images = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
-    out = augment(images, augmentation, generator())
+    out, _ = augment(images, augmentation, generator())
     assert out.dtype == torch.uint8
     mirrored = 0
     for image, result in zip(images, out, strict=True):
@@ -36,10 +36,19 @@ def test_every_result_is_a_window_of_the_padded_image(augmentation):
 
 def test_the_generator_decides():
     images = torch.rand(8, 1, 8, 8)
-    first, same = (augment(images, "crop_flip", generator(1)) for _ in range(2))
+    first, same = (augment(images, "crop_flip", generator(1))[0] for _ in range(2))
     assert torch.equal(first, same)
-    assert not torch.equal(first, augment(images, "crop_flip", generator(2)))
-    assert augment(images, "none", generator()) is images
+    assert not torch.equal(first, augment(images, "crop_flip", generator(2))[0])
+    assert augment(images, "none", generator())[0] is images
+
+
+def test_label_maps_move_with_their_images():
+    maps = torch.randint(0, 5, (12, 16, 16))
+    images, moved = augment(maps[:, None].float(), "crop_flip", generator(3), maps)
+    assert torch.equal(images[:, 0].long(), moved)
+    assert not torch.equal(moved, maps)
+    classes = torch.arange(12)
+    assert augment(images, "crop", generator(), classes)[1] is classes
 
 
 def test_padding_is_four_for_cifar():

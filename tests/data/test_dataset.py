@@ -160,7 +160,11 @@ def test_tokens_pass_unchanged():
     [
         ({"train": (IMAGES, LABELS[:9])}, DataError, "200 samples but y"),
         ({"train": (IMAGES[:0], LABELS[:0])}, DataError, "at least one sample"),
-        ({"train": (IMAGES, LABELS.float())}, DataError, "integer class numbers"),
+        (
+            {"train": (IMAGES, LABELS.float()), "task": "classification"},
+            DataError,
+            "integer class numbers",
+        ),
         ({"train": (IMAGES, LABELS - 1)}, DataError, "label -1"),
         ({"train": (IMAGES, LABELS), "num_classes": 3}, DataError, "sample 3 has label 3"),
         ({"train": (IMAGES / 0, LABELS)}, DataError, "NaN"),

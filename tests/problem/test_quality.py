@@ -14,7 +14,7 @@ from rlprune.compaction import build
 from rlprune.errors import ConfigError, DataError
 from rlprune.plan import Plan
 from rlprune.problem import KINDS, DataQuality, EvaluatorConfig, ScoreQuality
-from rlprune.problem.kinds import rows_of
+from rlprune.tasks.base import flat
 from tests.problem.problems import digits, evaluator, groups, held_out, network
 
 
@@ -93,10 +93,11 @@ def test_batches_are_of_equal_size() -> None:
 
 def test_outputs_other_than_a_matrix() -> None:
     dense = torch.arange(24.0).reshape(2, 3, 4)
-    assert rows_of(dense, None).shape == (8 - 2, 4)
-    assert torch.equal(rows_of(dense, torch.zeros(2, 4)), dense.movedim(1, -1).reshape(8, 3))
-    assert rows_of(torch.zeros(2, 3, 4, 5), None).shape == (40, 3)
-    assert rows_of(torch.zeros(7), None).shape == (7, 1)
+    assert flat(dense, None).answers.shape == (8 - 2, 4)
+    by_class = flat(dense, torch.zeros(2, 4)).answers
+    assert torch.equal(by_class, dense.movedim(1, -1).reshape(8, 3))
+    assert flat(torch.zeros(2, 3, 4, 5), None).answers.shape == (40, 3)
+    assert flat(torch.zeros(7), None).answers.shape == (7, 1)
 
 
 def test_a_network_that_answers_with_a_mapping() -> None:
@@ -113,7 +114,7 @@ def test_a_network_that_answers_with_a_mapping() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="quality 'f1' is unknown; choose one of kl, accuracy"):
+    with pytest.raises(ConfigError, match="quality 'f1' is unknown for image"):
         DataQuality(network(), held_out(), kind="f1")
     with pytest.raises(ConfigError, match="statistics 'none' is unknown"):
         DataQuality(network(), held_out(), statistics="none")

@@ -38,10 +38,10 @@ def equal(left, right):
 
 
 def test_digits_network_reaches_97_5_percent(digits, dense):
-    assert evaluate(dense.model, digits.test_batches()).accuracy >= 0.975
-    assert dense.holdout_accuracy == dense.history[dense.best_epoch].holdout_accuracy
+    assert evaluate(dense.model, digits.test_batches())["accuracy"] >= 0.975
+    assert dense.holdout == dense.history[dense.best_epoch].holdout
     assert len(dense.history) == 21
-    assert math.isnan(dense.history[0].train_loss)
+    assert math.isnan(dense.history[0].flat()["train_loss"])
 
 
 def test_distillation_trains_a_smaller_network_and_changes_neither_argument(digits, dense):
@@ -53,7 +53,7 @@ def test_distillation_trains_a_smaller_network_and_changes_neither_argument(digi
     assert equal(guide, teacher.state_dict())
     assert teacher.training
     assert all(p.requires_grad and p.grad is None for p in teacher.parameters())
-    assert result.holdout_accuracy > 0.9
+    assert result.holdout["accuracy"] > 0.9
     assert not result.model.training
     assert all(p.is_contiguous() for p in result.model.parameters())
 
@@ -76,7 +76,7 @@ def test_best_epoch_is_the_one_returned(digits, dense):
     assert result.best_epoch == 0
     assert equal(dense.model.state_dict(), result.model.state_dict())
     rows = result.history
-    best = max(rows, key=lambda row: (row.holdout_accuracy, -row.holdout_loss))
+    best = max(rows, key=lambda row: (row.holdout["accuracy"], -row.holdout["loss"]))
     assert best.epoch == result.best_epoch
 
 
@@ -85,7 +85,8 @@ def test_held_out_samples_do_not_choose_the_epoch_of_fine_tuning(digits, dense, 
     result = finetune(dense.model, None, digits, config)
     rows = result.history
     assert result.best_epoch == 2
-    assert result.holdout_accuracy == rows[2].holdout_accuracy < rows[0].holdout_accuracy
+    assert result.holdout == rows[2].holdout
+    assert rows[2].holdout["accuracy"] < rows[0].holdout["accuracy"]
     assert not equal(dense.model.state_dict(), result.model.state_dict())
     assert "held-out accuracy fell" in caplog.text
     assert FineTune().keep == "last"
@@ -124,5 +125,5 @@ def test_history_callbacks(digits, tmp_path):
     with (tmp_path / "h.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
-    assert float(rows[2]["holdout_accuracy"]) == result.history[2].holdout_accuracy
+    assert float(rows[2]["holdout_accuracy"]) == result.history[2].holdout["accuracy"]
     assert list((tmp_path / "tb").iterdir())
