@@ -68,6 +68,9 @@ class Job:
         self.spec = settled(self.asked, self.data)
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
+        if self.data is not None:
+            outputs = self.data.num_classes
+            self.data.task.check_network(self.dense, self.example_inputs, outputs)
         data = {} if self.data is None else describe(self.data)
         if self.data is not None:
             outputs = self.data.num_classes

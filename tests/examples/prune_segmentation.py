@@ -1,6 +1,7 @@
 """Train a small U-Net to find and name handwritten digits on photographs, and prune it.
 
     python tests/examples/prune_segmentation.py
+    python tests/examples/prune_segmentation.py --unnamed    # every digit is of one class
     python tests/examples/prune_segmentation.py --root FOLDER --size 64
 
 FOLDER holds ``train/images`` and ``train/masks``, and the same below ``test``. Without it, digits
@@ -27,9 +28,10 @@ from rlprune import data as data_module
 from rlprune.training import FineTune, Pretrain, pretrain
 
 SIDE, DIGIT = 32, 16
+RECIPE = {"optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.01, "batch_size": 16}
 
 
-def drawn(count: int, test: bool, seed: int) -> tuple[Tensor, Tensor]:
+def drawn(count: int, test: bool, seed: int, named: bool = True) -> tuple[Tensor, Tensor]:
     """Images ``[count, 3, 32, 32]`` uint8 with up to three digits, and their label maps."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -38,7 +40,7 @@ def drawn(count: int, test: bool, seed: int) -> tuple[Tensor, Tensor]:
 
     digits = load_digits()
     strokes = interpolate(torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, DIGIT)
-    names = torch.tensor(digits.target) + 1
+    names = torch.tensor(digits.target) + 1 if named else torch.ones(len(digits.target)).long()
     half = len(names) // 2
     photographs = [torch.tensor(p).permute(2, 0, 1).float() for p in load_sample_images().images]
     images, maps = [], []
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, help="folder of images and masks")
     parser.add_argument("--size", type=int, help="height and width its images are brought to")
+    parser.add_argument("--unnamed", action="store_true", help="find digits, do not name them")
     parser.add_argument("--images", type=int, default=2000, help="images drawn for training")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--evaluations", type=int, default=60)
@@ -77,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         data = data_module.load("segmentation", root=asked.root, size=asked.size)
     else:
         data = Data(
-            drawn(asked.images, False, 0),
-            test=lambda: drawn(asked.images // 4, True, 1),
-            num_classes=11,
+            drawn(asked.images, False, 0, not asked.unnamed),
+            test=lambda: drawn(asked.images // 4, True, 1, not asked.unnamed),
+            num_classes=2 if asked.unnamed else 11,
             mean=(0.45, 0.45, 0.45),
             std=(0.27, 0.27, 0.27),
             name="digits on photographs",
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     dense = models.create(
         "unet", num_classes=data.num_classes, width=asked.width, levels=3, seed=asked.seed
     )
-    training = Pretrain(epochs=asked.epochs, lr=0.1, batch_size=32)
+    training = Pretrain(**RECIPE, epochs=asked.epochs, label_smoothing=0.0)
     trained = pretrain(dense, data, training, seed=asked.seed)
     result = rlprune.prune(
         trained.model,
@@ -97,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         data=data,
         evaluations=asked.evaluations,
         evaluator={"images": 64, "rescore_images": 128, "calibration_images": 64, "batch_size": 64},
-        finetune=FineTune(epochs=asked.epochs, lr=0.05, batch_size=32),
+        finetune=FineTune(**RECIPE, epochs=asked.epochs),
         exports=(),
         out_dir=asked.out,
         seed=asked.seed,
