@@ -36,8 +36,9 @@ def compact(
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
         plan: from `Plan.uniform`, `Plan.from_widths`, `rlprune.prune`, ...
         compensation: how surviving weights make up for removed ones: ``merge`` (needs no data),
-            ``least_squares``, ``sequential``, ``bn``, a method object, or several, applied in
-            order (see `rlprune.compensation`). None leaves surviving weights as they are.
+            ``bias``, ``least_squares``, ``sequential``, ``bn``, a method object, or several,
+            applied in order (see `rlprune.compensation`). None leaves surviving weights as they
+            are.
         calibration: batches of inputs for methods that need data.
 
     Returns:

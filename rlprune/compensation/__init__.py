@@ -13,6 +13,7 @@ from torch import nn
 
 from rlprune.batches import as_batches
 from rlprune.compensation.base import METHODS, Context, Method
+from rlprune.compensation.bias import BiasCompensation
 from rlprune.compensation.bn import BatchNormRecalibration, recalibrate
 from rlprune.compensation.cluster import ClusterMerge
 from rlprune.compensation.least_squares import LeastSquares
@@ -94,6 +95,7 @@ def compensate(
 __all__ = [
     "METHODS",
     "BatchNormRecalibration",
+    "BiasCompensation",
     "ClusterMerge",
     "Context",
     "LeastSquares",
