@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
+from rlprune.compaction.slicing import Slicer
+from rlprune.errors import DataError
 from rlprune.plugins import Registry
 
 if TYPE_CHECKING:
     from rlprune.batches import Batch
+    from rlprune.linear.weights import Consumer
     from rlprune.plan import Plan
     from rlprune.structure import Groups
 
@@ -36,6 +41,31 @@ class Context:
     def dense(self) -> nn.Module:
         """The dense network."""
         return self.groups.model
+
+    @cached_property
+    def cuts(self) -> dict[str, dict[int, Tensor | None]]:
+        """By cut weight and dimension the positions that are kept; None keeps all."""
+        if self.groups not in _SLICERS:
+            _SLICERS[self.groups] = Slicer(self.groups)
+        return _SLICERS[self.groups].kept_by_tensor(self.plan)
+
+    def kept(self, consumer: Consumer) -> tuple[Tensor | None, Tensor | None]:
+        """Kept positions of a weight's inputs and of its outputs; None keeps all."""
+        cut = self.cuts.get(consumer.name, {})
+        return cut.get(consumer.dim), cut.get(1 - consumer.dim)
+
+    def required(self, method: str) -> Sequence[Batch]:
+        """The batches, for a method that cannot do without.
+
+        Raises:
+            DataError: There is no calibration data.
+        """
+        if not self.batches:
+            raise DataError(f"compensation {method!r} needs calibration data; pass calibration=...")
+        return self.batches
+
+
+_SLICERS: WeakKeyDictionary[Groups, Slicer] = WeakKeyDictionary()
 
 
 @runtime_checkable

@@ -85,6 +85,15 @@ class Consumer:
             wide = wide.reshape(like.shape[0], -1, wide.shape[1]).transpose(1, 2)
         return wide.reshape(like.shape), bias
 
+    def write(self, module: nn.Module, matrix: Tensor) -> None:
+        """Give a module, dense or cut, the weight and bias of a matrix, in place."""
+        weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
+        found, shift = self.unpack(matrix, weight)
+        with torch.no_grad():
+            weight.copy_(found)
+            if shift is not None and bias is not None:
+                bias.copy_(shift)
+
 
 def consumers(
     groups: Groups, patch_limit: int, limit: int

@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
-from rlprune.errors import DataError
 from rlprune.linear.weights import Consumer, consumers
 from rlprune.observe import Observation, Sink, Site, channel_axis, stream
 from rlprune.observe.rows import fitting_mask, units_last
@@ -55,26 +53,23 @@ class BiasCompensation:
         Raises:
             DataError: There is no calibration data.
         """
-        if not context.batches:
-            raise DataError("compensation 'bias' needs calibration data; pass calibration=...")
-        cuts = Slicer(context.groups).kept_by_tensor(context.plan)
+        batches = context.required("bias")
         found, self.left_out = consumers(context.groups, 0, sys.maxsize)
         readers = []
         for consumer in found:
-            cut = cuts.get(consumer.name, {})
-            kept = cut.get(consumer.dim)
+            kept, outputs = context.kept(consumer)
             small = context.module.get_submodule(consumer.path)
             if kept is None:
                 continue
             if getattr(small, "bias", None) is None and not self.create:
                 self.left_out[consumer.name] = "it has no bias"
                 continue
-            readers.append(_Reader(consumer, small, kept, cut.get(1 - consumer.dim)))
+            readers.append(_Reader(consumer, small, kept, outputs))
         sinks: dict[Site, Sink] = {}
         for reader in readers:
             sinks[Site(reader.consumer.path, "input")] = reader.read
             sinks[Site(reader.consumer.path)] = reader.answered
-        stream(context.dense, context.batches, sinks)
+        stream(context.dense, batches, sinks)
         for reader in readers:
             if not reader.write():
                 self.left_out[reader.consumer.name] = "its module is not called by itself"
@@ -90,37 +85,48 @@ class _Reader:
     ) -> None:
         self.consumer, self._small = consumer, small
         self._kept, self._outputs = kept, outputs
-        self._sums: list[Tensor | float] = [0.0, 0.0]
-        self._count = 0
+        self._dense, self._answers = _Mean(), _Mean()
 
     def read(self, seen: Observation) -> None:
         """Let the smaller layer answer to what is left of the dense input."""
         axis = channel_axis(self.consumer.module)
         left = seen.value.index_select(axis, self._kept.to(seen.value.device))
-        self._add(0, replace(seen, value=self._small.forward(left)))
+        self._answers.add(replace(seen, value=self._small.forward(left)))
 
     def answered(self, seen: Observation) -> None:
         """Take in what the dense layer answers."""
-        self._count += self._add(1, seen)
-
-    def _add(self, which: int, seen: Observation) -> int:
-        value, mask = units_last(seen), fitting_mask(seen)
-        answers = value.flatten(0, -2) if mask is None else value[mask]
-        self._sums[which] += answers.double().sum(0)
-        return len(answers)
+        self._dense.add(seen)
 
     def write(self) -> bool:
         """Correct the bias; whether the layer was called."""
-        small, dense = self._sums
-        if not isinstance(dense, Tensor) or not isinstance(small, Tensor) or not self._count:
+        if not self._dense.count:
             return False
+        dense, small = self._dense.value, self._answers.value
         if self._outputs is not None:
-            dense = dense[self._outputs.to(dense.device)]
-        shift = (dense - small) / self._count
+            dense = dense[self._outputs.cpu()]
+        shift = dense - small
         weight, bias = self._small.get_parameter("weight"), self._small._parameters.get("bias")
         if bias is None:
             self._small.register_parameter("bias", nn.Parameter(shift.to(weight)))
         else:
             with torch.no_grad():
-                bias += shift.to(bias)
+                bias.add_(shift.to(bias))
         return True
+
+
+class _Mean:
+    """Mean answer per unit over positions that count."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = torch.zeros((), dtype=torch.float64)
+
+    def add(self, seen: Observation) -> None:
+        value, mask = units_last(seen), fitting_mask(seen)
+        answers = value.flatten(0, -2) if mask is None else value[mask]
+        self._sum = self._sum + answers.double().sum(0).cpu()
+        self.count += len(answers)
+
+    @property
+    def value(self) -> Tensor:
+        return self._sum / self.count

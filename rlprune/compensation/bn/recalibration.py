@@ -30,9 +30,7 @@ class BatchNormRecalibration:
         Raises:
             DataError: There is no calibration data.
         """
-        if not context.batches:
-            raise DataError("compensation 'bn' needs calibration data; pass calibration=...")
-        recalibrate(context.module, context.batches)
+        recalibrate(context.module, context.required("bn"))
 
 
 def recalibrate(module: nn.Module, batches: Any) -> nn.Module:

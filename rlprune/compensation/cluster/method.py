@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
-from rlprune.errors import ConfigError, DataError
+from rlprune.errors import ConfigError
 from rlprune.linear.fits import Fit, prepare
 
 if TYPE_CHECKING:
-    from rlprune.structure import Groups
+    pass
 
 
 @METHODS.register("cluster")
@@ -43,7 +41,6 @@ class ClusterMerge:
             raise ConfigError(f"cluster: threshold is {threshold}; |r| lies in 0..1")
         self.threshold = threshold
         self.left_out: dict[str, str] = {}
-        self._slicers: WeakKeyDictionary[Groups, Slicer] = WeakKeyDictionary()
 
     def identity(self) -> dict[str, Any]:
         """The options (see :mod:`rlprune.identity`)."""
@@ -55,18 +52,12 @@ class ClusterMerge:
         Raises:
             DataError: there is no calibration data.
         """
-        if not context.batches:
-            raise DataError("compensation 'cluster' needs calibration data; pass calibration=...")
-        prepared = prepare(context.groups, context.batches)
+        prepared = prepare(context.groups, context.required("cluster"))
         self.left_out = prepared.left_out
-        if context.groups not in self._slicers:
-            self._slicers[context.groups] = Slicer(context.groups)
-        cuts = self._slicers[context.groups].kept_by_tensor(context.plan)
-        for name, fit in prepared.fits.items():
-            cut = cuts.get(name, {})
-            kept = cut.get(fit.consumer.dim)
+        for fit in prepared.fits.values():
+            kept, outputs = context.kept(fit.consumer)
             if kept is not None and len(kept):
-                self._merge(context, fit, kept, cut.get(1 - fit.consumer.dim))
+                self._merge(context, fit, kept, outputs)
 
     def _merge(self, context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> None:
         consumer = fit.consumer
@@ -90,11 +81,7 @@ class ClusterMerge:
         matrix.index_add_(0, into, ratio[:, None] * dense.T[removed])
         if consumer.intercept:
             matrix[-1] += shift @ dense.T[removed]
-        weight, constant = consumer.unpack(matrix.T, small)
-        with torch.no_grad():
-            small.copy_(weight)
-            if constant is not None and bias is not None:
-                bias.copy_(constant)
+        consumer.write(module, matrix.T)
 
 
 def partners(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
-from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
-from rlprune.errors import ConfigError, DataError
+from rlprune.errors import ConfigError
 from rlprune.linear.fits import Fit, Prepared, prepare, refit
 
 if TYPE_CHECKING:
-    from rlprune.structure import Groups
+    pass
 
 
 @METHODS.register("least_squares")
@@ -55,7 +52,6 @@ class LeastSquares:
             raise ConfigError(f"least_squares: rows is {rows}; it must be at least 1")
         self.ridge, self.patch_limit, self.rows = ridge, patch_limit, rows
         self.left_out: dict[str, str] = {}
-        self._slicers: WeakKeyDictionary[Groups, Slicer] = WeakKeyDictionary()
 
     def identity(self) -> dict[str, Any]:
         """The options (see :mod:`rlprune.identity`)."""
@@ -67,13 +63,9 @@ class LeastSquares:
         Raises:
             DataError: there is no calibration data.
         """
-        if not context.batches:
-            raise DataError(
-                "compensation 'least_squares' needs calibration data; pass calibration=..."
-            )
         known = prepare(
             context.groups,
-            context.batches,
+            context.required("least_squares"),
             ridge=self.ridge,
             patch_limit=self.patch_limit,
             rows=self.rows,
@@ -88,24 +80,14 @@ class LeastSquares:
             DataError: there is no calibration data.
         """
         prepared = self.prepare(context)
-        if context.groups not in self._slicers:
-            self._slicers[context.groups] = Slicer(context.groups)
-        cuts = self._slicers[context.groups].kept_by_tensor(context.plan)
-        for name, fit in prepared.fits.items():
-            cut = cuts.get(name, {})
-            kept = cut.get(fit.consumer.dim)
+        for fit in prepared.fits.values():
+            kept, outputs = context.kept(fit.consumer)
             if kept is not None:
-                _refit(context, fit, kept, cut.get(1 - fit.consumer.dim))
+                _refit(context, fit, kept, outputs)
 
 
 def _refit(context: Context, fit: Fit, kept: Tensor, outputs: Tensor | None) -> None:
     consumer = fit.consumer
     module = context.module.get_submodule(consumer.path)
-    small = module.get_parameter("weight")
-    bias = getattr(module, "bias", None)
-    fitted = refit(fit, kept, consumer.matrix(small, bias), outputs)
-    weight, shift = consumer.unpack(fitted, small)
-    with torch.no_grad():
-        small.copy_(weight)
-        if shift is not None and bias is not None:
-            bias.copy_(shift)
+    prior = consumer.matrix(module.get_parameter("weight"), getattr(module, "bias", None))
+    consumer.write(module, refit(fit, kept, prior, outputs))

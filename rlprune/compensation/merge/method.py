@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
 from rlprune.compensation.merge.paths import Path, folded, paths
 from rlprune.errors import ConfigError, StructureError
@@ -40,7 +39,6 @@ class Likeness:
 class Prepared:
     """What merging needs of a network, whatever the plan."""
 
-    slicer: Slicer
     paths: dict[str, Path]
     likeness: dict[str, Likeness]
 
@@ -97,7 +95,7 @@ class Merge:
                     likeness[name] = _likeness(groups, name, path)
                 except StructureError as error:
                     path.reason = str(error)
-            known = self._prepared[groups] = Prepared(Slicer(groups), found, likeness)
+            known = self._prepared[groups] = Prepared(found, likeness)
             for name, path in found.items():
                 if path.reason:
                     logger.info("merge leaves group '%s' as it is: %s", name, path.reason)
@@ -134,7 +132,7 @@ class Merge:
     def apply(self, context: Context) -> None:
         """Add the removed units' outgoing weights to those of ``context.module``, in place."""
         prepared = self.prepare(context.groups)
-        kept = prepared.slicer.kept_by_tensor(context.plan)
+        kept = context.cuts
         for name, units in context.plan.keep.items():
             width = context.plan.dense[name]
             if not 0 < len(units) < width or name not in prepared.likeness:

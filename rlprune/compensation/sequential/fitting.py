@@ -89,11 +89,7 @@ def refit_rows(
     if consumer.intercept and means is not None:
         shift = means[1].cpu().double() - fitted.T @ means[0].cpu().double()
         matrix = torch.cat([matrix, shift[:, None]], 1)
-    found, moved = consumer.unpack(matrix, weight)
-    with torch.no_grad():
-        weight.copy_(found)
-        if bias is not None and moved is not None:
-            bias.copy_(moved)
+    consumer.write(consumer.module, matrix)
     after = _error(gram, cross, fitted) + float(power)
     return (error / float(power), after / float(power)), True
 

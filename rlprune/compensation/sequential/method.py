@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.batches import answer
-from rlprune.compaction.slicing import Slicer
 from rlprune.compensation.base import METHODS, Context
 from rlprune.compensation.sequential.fitting import match, refit_rows, scale_of
 from rlprune.compensation.sequential.samples import (
@@ -109,10 +108,7 @@ class SequentialLeastSquares:
         Raises:
             DataError: There is no calibration data.
         """
-        if not context.batches:
-            raise DataError(
-                "compensation 'sequential' needs calibration data; pass calibration=..."
-            )
+        context.required("sequential")
         consumers, self.left_out = layers(context, self.limit)
         fitted, unseen = self._samples(context, consumers)
         sampler = Sampler(consumers, batch_size(fitted), self.rows, attention_mask(fitted))
@@ -159,7 +155,6 @@ class SequentialLeastSquares:
 
         A layer whose answer is added to something waits for that, and answers a second time.
         """
-        cuts = Slicer(context.groups).kept_by_tensor(context.plan)
         bar = track(targets.order, "refitting layers")
         self.errors = {}
         waiting: dict[str, Tensor] = {}
@@ -167,7 +162,7 @@ class SequentialLeastSquares:
         def refit(name: str, x: Tensor, beside: Tensor | None, norm: nn.Module | None) -> None:
             next(bar, None)
             consumer = sampler.consumers[name]
-            kept = cuts.get(consumer.name, {}).get(1 - consumer.dim)
+            _, kept = context.kept(consumer)
             wanted = targets.take(name)
             if kept is not None:
                 wanted = wanted[..., kept.to(wanted.device)]
