@@ -20,6 +20,7 @@ class Ledger(Sequence[Evaluation]):
     Attributes:
         calls: budget name -> distinct plans that it was called for.
         seconds: budget name -> what these calls took.
+        priced: plan -> values of the black boxes, in the order of the first request.
     """
 
     def __init__(self, black_boxes: Iterable[str] = ()) -> None:
@@ -27,7 +28,7 @@ class Ledger(Sequence[Evaluation]):
         self.seconds = dict.fromkeys(self.calls, 0.0)
         self._evaluations: list[Evaluation] = []
         self._by_plan: dict[Plan, Evaluation] = {}
-        self._called: set[Plan] = set()
+        self.priced: dict[Plan, dict[str, float]] = {}
 
     def find(self, plan: Plan) -> Evaluation | None:
         """The evaluation of a plan, if it was asked for."""
@@ -38,11 +39,11 @@ class Ledger(Sequence[Evaluation]):
         self._by_plan[evaluation.plan] = evaluation
         self._evaluations.append(evaluation)
 
-    def called(self, plan: Plan, seconds: Mapping[str, float]) -> None:
-        """Books that the black boxes were called for a plan; the same plan counts once."""
-        if plan in self._called:
+    def called(self, plan: Plan, values: Mapping[str, float], seconds: Mapping[str, float]) -> None:
+        """Books what the black boxes said of a plan; the same plan counts once."""
+        if plan in self.priced:
             return
-        self._called.add(plan)
+        self.priced[plan] = dict(values)
         for name in self.calls:
             self.calls[name] += 1
             self.seconds[name] += seconds.get(name, 0.0)

@@ -140,6 +140,11 @@ class Problem:
             self._put_costs(plan, answers)
         return self._costs(plan)
 
+    @property
+    def priced(self) -> Mapping[Plan, Mapping[str, float]]:
+        """Values of the black boxes of every plan measured in this search, in order."""
+        return self.ledger.priced
+
     def violations(self, plan: Plan) -> dict[str, float]:
         """Budget name -> ``value / limit - 1`` of a candidate."""
         costs = self.costs(plan)
@@ -319,7 +324,7 @@ class Problem:
             stored = self._stored_costs(plan)
             assert stored is not None
             known = stored["values"]
-            self.ledger.called(plan, stored["seconds"])
+            self.ledger.called(plan, known, stored["seconds"])
         widths = list(plan.widths.values())
         return {
             budget.name: known[budget.name] if budget.estimate is None else budget.estimate(widths)

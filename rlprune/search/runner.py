@@ -144,7 +144,9 @@ def conclude(exploration: Exploration) -> SearchResult:
     started = time.monotonic()
     archive = tuple(session.archive)
     least_violating = sorted(session.ledger, key=lambda e: max(e.violations.values(), default=0.0))
-    finalists = choose(problem, archive[:_FINALISTS], least_violating[:_FINALISTS])
+    finalists = choose(
+        problem, archive[:_FINALISTS], least_violating[:_FINALISTS], session.codec.costs
+    )
     if not finalists:
         names = ", ".join(b.name for b in problem.budgets)
         raise InfeasibleBudgetError(

@@ -17,6 +17,7 @@ from rlprune.space.previews import Previews
 from rlprune.space.priced import Priced
 from rlprune.space.projection import project, uniform
 from rlprune.space.space import Choice, Space
+from rlprune.space.verified import onto_budgets, raised
 
 __all__ = [
     "ANCHORS",
@@ -29,6 +30,8 @@ __all__ = [
     "Priced",
     "Space",
     "allocate",
+    "onto_budgets",
     "project",
+    "raised",
     "uniform",
 ]

@@ -10,8 +10,8 @@ from rlprune.space.allocation import allocate
 from rlprune.space.costs import CostModel
 from rlprune.space.previews import Previews, forecast
 from rlprune.space.priced import Priced
-from rlprune.space.projection import project as onto_budgets
 from rlprune.space.space import KEPT, Choice
+from rlprune.space.verified import onto_budgets
 
 ANCHORS = ("uniform", "sensitivity")
 """What action 0 stands for: ``uniform``, the largest keep ratio that, used everywhere, meets every
@@ -32,7 +32,7 @@ class Codec:
     Args:
         problem: knows what plans cost.
         anchor: one of :data:`ANCHORS`.
-        project: whether plans are scaled onto the budgets (:func:`rlprune.space.project`), or
+        project: whether plans are scaled onto the budgets (:func:`rlprune.space.onto_budgets`), or
             taken as they are, feasible or not.
         costs: a cost model that another codec of the problem has built.
 
@@ -156,7 +156,7 @@ class Codec:
         if key not in self._final:
             if len(self._final) >= _REMEMBERED:
                 self._final.clear()
-            self._final[key] = onto_budgets(self.problem, ratios)
+            self._final[key] = onto_budgets(self.problem, ratios, self.costs)
         return self._final[key]
 
     def _least_damage(self, sensitivity: tuple[np.ndarray, ...]) -> Choice:
@@ -167,4 +167,4 @@ class Codec:
             [decision.legal for decision in space.decisions],
             lambda rows: self.costs(rows / space.sizes),
         )
-        return onto_budgets(self.problem, np.array(found) / space.sizes)
+        return onto_budgets(self.problem, np.array(found) / space.sizes, self.costs)

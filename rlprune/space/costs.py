@@ -1,4 +1,4 @@
-"""What plans cost, without measuring any: formulas where there are some, else a product model."""
+"""What plans cost: formulas where there are some, models that learn where there are none."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlprune.space.projection import uniform
+from rlprune.budgets import Estimate
+from rlprune.space.layers import Layers
+from rlprune.space.learned import LearnedCost, Terms
 from rlprune.space.space import KEPT, Choice
+from rlprune.space.verified import onto_budgets
 
 if TYPE_CHECKING:
     from rlprune.space.priced import Priced
+    from rlprune.space.space import Space
+
+_FIRST = 6
+_OFTEN = 20
 
 
 class CostModel:
-    """Cheap costs of any ratios.
+    """Cheap costs of any ratios: formulas where there are some, learned models elsewhere.
 
-    The product model is ``cost = dense * prod_i (1 - share_i d_i) ** slope``, where ``d_i`` runs
-    from 0 (decision at its size) to 1 (at its smallest) and the slope makes it exact at the
-    uniform choice. Building it calls every black box once per decision and once there.
+    A black box is learned from every plan that the search has measured (:class:`LearnedCost`),
+    beginning with the dense and the smallest network and a few plans in between, which are measured
+    here. Beside it stands a product model that does not change during a search, for what a policy
+    observes while it decides: ``cost = dense * prod_i (1 - share_i d_i) ** slope``, where ``d_i``
+    runs from 0 (decision at its size) to 1 (at its smallest) and the slope makes it exact at the
+    uniform choice.
 
     Args:
         problem: knows what plans cost.
@@ -26,7 +36,7 @@ class CostModel:
     Attributes:
         uniform: the largest uniform choice that meets every budget.
         shares: ``[n, m]`` relative drop of each cost when one decision alone goes to its smallest
-            value.
+            value; expected ones of black boxes.
         slope: ``[m]``, see above.
         limits: ``[m]`` budget limits.
         dense: ``[m]`` costs of the dense network.
@@ -35,10 +45,18 @@ class CostModel:
     def __init__(self, problem: Priced) -> None:
         space, budgets = problem.space, problem.budgets
         self._problem, self._space = problem, space
-        self.uniform: Choice = uniform(problem)[1]
         self.limits = np.array([b.limit for b in budgets], dtype=np.float64)
         self.dense = np.array([b.dense for b in budgets], dtype=np.float64)
-        self.shares = np.clip(_shares(problem), 0.0, 0.999)
+        self._widths = np.array([g.width for g in space.groups.prunable], dtype=np.float64)
+        self._learned: dict[int, LearnedCost] = {}
+        black = [at for at, budget in enumerate(budgets) if budget.estimate is None]
+        if black:
+            terms = Terms(Layers(space.groups), self._widths)
+            self._learned = {at: LearnedCost(terms, self._widths, self.dense[at]) for at in black}
+            for choice in _first(space):
+                problem.costs(space.plan(choice))
+        self.uniform: Choice = onto_budgets(problem, np.ones(len(space)), self, even=True)
+        self.shares = np.clip(self._shares(), 0.0, 0.999)
         self.slope = np.ones(len(budgets))
         costs = problem.costs(space.plan(self.uniform))
         drops = -self.log_drops(np.array(self.uniform) / space.sizes).sum(axis=0)
@@ -46,6 +64,38 @@ class CostModel:
         true = -np.log(np.clip(relative, 1e-6, 1.0))
         slope = np.where(drops > 1e-9, true / np.maximum(drops, 1e-9), 1.0)
         self.slope = np.clip(slope, 0.05, 20.0)
+
+    def estimate(self, at: int) -> Estimate:
+        """The cost of one budget as a function of the widths of the prunable groups."""
+        known = self._problem.budgets[at].estimate
+        if known is not None:
+            return known
+        model = self._model(at)
+        return Estimate(
+            one=lambda widths: float(model(np.array([widths], dtype=np.float64))[0]), many=model
+        )
+
+    def _model(self, at: int) -> LearnedCost:
+        """What was learned of a black box, brought up to date where much is new."""
+        model, priced = self._learned[at], self._problem.priced
+        if len(priced) >= model.points + max(1, model.points // _OFTEN):
+            name = self._problem.budgets[at].name
+            widths = np.array([list(plan.widths.values()) for plan in priced], dtype=np.float64)
+            values = np.array([costs[name] for costs in priced.values()])
+            model.learn(
+                np.vstack([self._widths, widths]), np.concatenate([[self.dense[at]], values])
+            )
+        return model
+
+    def _shares(self) -> np.ndarray:
+        """``[n, m]``: relative drop of every cost when one decision alone goes to its smallest."""
+        space = self._space
+        choices = np.tile(space.largest, (len(space) + 1, 1))
+        at = np.arange(len(space))
+        choices[at, at] = space.smallest
+        widths = space.widths(choices)
+        costs = [self.estimate(k).many(widths) for k in range(len(self.dense))]
+        return np.stack([(c[-1] - c[:-1]) / c[-1] if c[-1] else 0 * c[:-1] for c in costs], axis=1)
 
     def log_drops(self, ratios: np.ndarray) -> np.ndarray:
         """Log of the factor by which each decision's ratio lowers each cost.
@@ -72,29 +122,13 @@ class CostModel:
 
     def __call__(self, ratios: np.ndarray) -> np.ndarray:
         """``cost / limit`` ``[P, m]`` of ratios ``[P, n]``; exact where there is a formula."""
-        budgets = self._problem.budgets
-        formulas = [budget.estimate for budget in budgets]
         widths = self._space.widths(self._space.nearest(ratios))
-        if None in formulas:
-            estimated = self.guess(ratios)
-        else:
-            estimated = np.empty((len(ratios), len(formulas)))
-        for k, formula in enumerate(formulas):
-            if formula is not None:
-                estimated[:, k] = formula.many(widths) / budgets[k].limit
-        return estimated
+        columns = [self.estimate(k).many(widths) for k in range(len(self.limits))]
+        return np.stack(columns, axis=1) / self.limits
 
 
-def _shares(problem: Priced) -> np.ndarray:
-    """``[n, m]``: relative drop of every cost when one decision alone goes to its smallest."""
-    space, budgets = problem.space, problem.budgets
-    full = problem.costs(space.plan(space.largest))
-    shares = np.zeros((len(space), len(budgets)))
-    for row, low in enumerate(space.smallest):
-        choice = list(space.largest)
-        choice[row] = low
-        costs = problem.costs(space.plan(choice))
-        for column, budget in enumerate(budgets):
-            dense = full[budget.name]
-            shares[row, column] = (dense - costs[budget.name]) / dense if dense else 0.0
-    return shares
+def _first(space: Space) -> list[Choice]:
+    """Plans to learn the first of a black box from: each decision anywhere in its range."""
+    drawn = np.random.default_rng(0).random((_FIRST, len(space)))
+    ratios = space.lowest + (space.highest - space.lowest) * drawn
+    return [space.choice(row) for row in ratios]

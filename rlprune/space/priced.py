@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class Priced(Protocol):
     @property
     def sensitivity(self) -> tuple[np.ndarray, ...] | None:
         """Predicted damage of every group by kept units, ``[width + 1]``; None without one."""
+
+    @property
+    def priced(self) -> Mapping[Plan, Mapping[str, float]]:
+        """Values of the black boxes of every plan measured in this search, in order."""
 
     def costs(self, plan: Plan) -> dict[str, float]:
         """Budget name -> value of a plan."""

@@ -39,7 +39,7 @@ def cost_polynomials(
     for c, group in enumerate(prunable):
         column[members[group.name]] = c
     widths = np.array([g.width for g in prunable], dtype=np.float64)
-    macs = _Terms(column, roots, widths)
+    macs = Terms(column, roots, widths)
     for contraction in trace.contractions:
         rows, scale = [], 1.0 / batch
         for f in contraction.factors:
@@ -48,7 +48,7 @@ def cost_polynomials(
                 rows.append(line)
                 scale /= f.size
         macs.add(rows, scale, branch_of(contraction.module))
-    params = _Terms(column, roots, widths)
+    params = Terms(column, roots, widths)
     touched: dict[int, list[np.ndarray]] = {}
     for origin in trace.labels.origins:
         labels = np.arange(origin.start, origin.start + origin.size)
@@ -62,7 +62,7 @@ def cost_polynomials(
     return {"macs": macs.polynomial(), "params": params.polynomial()}
 
 
-class _Terms:
+class Terms:
     """Collects products of affine dimension lengths."""
 
     def __init__(self, column: np.ndarray, roots: np.ndarray, widths: np.ndarray) -> None:
@@ -103,6 +103,7 @@ class _Terms:
         return self.rows[key]
 
     def polynomial(self) -> Polynomial:
+        """Their sum."""
         deep = max((len(t) for t in self.terms), default=0)
         terms = np.zeros((len(self.terms), max(deep, 1)), dtype=np.int64)
         for i, t in enumerate(self.terms):

@@ -145,7 +145,7 @@ def test_observations_say_what_is_decided_used_and_left() -> None:
     assert observations[0][fields["progress"]] == -1
     assert observations[-1][fields["progress"]] == 1
     outlook = observations[0][fields["outlook"]]
-    uniform = problem.violations(play(env, np.zeros(9))[2]["evaluation"].plan)
+    uniform = problem.violations(problem.space.plan(env.unwrapped.codec.costs.uniform))
     assert outlook[0] == pytest.approx(uniform["chain"], abs=0.05)
     used = np.array([o[fields["used"]] for o in observations])
     assert (np.diff(used, axis=0) >= -1e-6).all(), "decisions only ever use a budget up"

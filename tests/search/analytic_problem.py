@@ -8,19 +8,20 @@ like MACs, the second a step function of tiles that has no formula.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import nn
 
 from rlprune.budgets import Estimate
 from rlprune.plan import Plan
 from rlprune.problem import Evaluation, Ledger, SerialExecutor
 from rlprune.space import Space
-from rlprune.structure import Group
+from rlprune.structure import discover
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class AnalyticBudget:
     unit: str
     cost: Callable[[Sequence[int]], float]
     estimate: Estimate | None = None
+    measured: bool = False
 
     def violation(self, value: float) -> float:
         return value / self.limit - 1.0
@@ -47,6 +49,16 @@ def chain_cost(widths: Sequence[int], areas: Sequence[float]) -> float:
 def tile_cost(widths: Sequence[int], tile: int = 8) -> float:
     """Number of tiles of ``tile`` units: not differentiable, no formula given to the search."""
     return float(sum(math.ceil(w / tile) for w in widths))
+
+
+def chain(widths: Sequence[int]) -> nn.Sequential:
+    """A network whose prunable groups have these widths, in order."""
+    layers: dict[str, nn.Module] = {}
+    for at, (before, width) in enumerate(zip((3, *widths[:-1]), widths, strict=True)):
+        layers[f"conv{at}"] = nn.Conv2d(before, width, 1)
+    return nn.Sequential(
+        OrderedDict(**layers, flat=nn.Flatten(), head=nn.Linear(4 * widths[-1], 2))
+    )
 
 
 @dataclass
@@ -76,9 +88,9 @@ class AnalyticProblem:
         n = self.decisions_count
         rng = np.random.default_rng(self.seed)
         dense = [16 * 2 ** (3 * i // n) for i in range(n)]
-        groups = [Group(f"conv{i}", "channels", w, True, "", 1, w) for i, w in enumerate(dense)]
-        scores = {group.name: -torch.arange(group.width).float() for group in groups}
-        self.space = Space(SimpleNamespace(prunable=tuple(groups), branches={}), scores)  # type: ignore[arg-type]
+        groups = discover(chain(dense), torch.zeros(1, 3, 2, 2))
+        scores = {group.name: -torch.arange(group.width).float() for group in groups.prunable}
+        self.space = Space(groups, scores)
         self.executor = SerialExecutor()
         self.areas = [4.0 ** -(3 * i // n) for i in range(n)]
         self._fragility = np.exp(rng.normal(-3.0, 1.0, n))
@@ -113,8 +125,13 @@ class AnalyticProblem:
 
     def costs(self, plan: Plan) -> dict[str, float]:
         self.space.check(plan)
-        self.ledger.called(plan, {})
-        return {b.name: b.cost(list(plan.widths.values())) for b in self.budgets}
+        costs = {b.name: b.cost(list(plan.widths.values())) for b in self.budgets}
+        self.ledger.called(plan, costs, {})
+        return costs
+
+    @property
+    def priced(self) -> Mapping[Plan, Mapping[str, float]]:
+        return self.ledger.priced
 
     def violations(self, plan: Plan) -> dict[str, float]:
         costs = self.costs(plan)

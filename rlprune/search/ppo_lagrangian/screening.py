@@ -122,13 +122,13 @@ class Screen:
         Returns:
             Squashed reward of each, and the violations ``[m]`` of what it asked for.
         """
-        session, problem = self._session, self._session.problem
+        session = self._session
         found = []
         plans = [session.codec.plan(sequence) for sequence in sequences]
         for sequence, evaluation in zip(sequences, session.evaluate(plans), strict=True):
-            asked = session.space.choice(session.codec.ratios(sequence))
-            violations = problem.violations(session.space.plan(asked))
-            row = np.array([violations[name] for name in session.budgets])
+            row = session.codec.costs(session.codec.ratios(sequence)[None])[0] - 1.0
+            if not session.codec.project:
+                row = np.array([evaluation.violations[name] for name in session.budgets])
             found.append((self._learn(evaluation), row))
         return found
 

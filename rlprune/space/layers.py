@@ -1,0 +1,145 @@
+"""What every layer multiplies, holds, reads and writes, at any widths: what costs are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from rlprune.inputs import batch_size
+from rlprune.ops import Moves, named
+from rlprune.ops.labels import Planes, varying
+from rlprune.structure.costs import Terms
+from rlprune.structure.records import Source, Step, Trace
+
+if TYPE_CHECKING:
+    from rlprune.structure import Groups
+    from rlprune.structure.groups import Polynomial
+
+KINDS = ("macs", "weights", "inputs", "outputs")
+"""Per layer and sample: multiply-accumulates; elements of its weights; of what it reads; of its
+result."""
+
+
+class Layers:
+    """Sizes of the layers of a network as functions of the widths of its prunable groups.
+
+    A layer is an operation that multiplies; sizes are products of dimension lengths. Lengths may be
+    rounded up to a multiple, as hardware does that works in tiles.
+
+    Args:
+        groups: the network's groups.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self._polynomials = _polynomials(groups)
+
+    def sizes(self, widths: np.ndarray, tile: int = 1) -> dict[str, np.ndarray]:
+        """Every size of every layer.
+
+        Args:
+            widths: ``[P, groups]``.
+            tile: lengths that follow a width are rounded up to a multiple of it.
+
+        Returns:
+            ``[P, layers]`` by kind; 0 in dropped branches.
+        """
+        return {kind: _values(found, widths, tile) for kind, found in self._polynomials.items()}
+
+
+def _values(polynomial: Polynomial, widths: np.ndarray, tile: int) -> np.ndarray:
+    """The terms of a polynomial ``[P, terms]`` one by one."""
+    sizes = np.asarray(widths, dtype=np.float64)
+    lengths = sizes @ polynomial.matrix.T + polynomial.offset
+    if tile > 1:
+        lengths[:, 1:] = np.ceil(lengths[:, 1:] / tile) * tile
+    values = lengths[:, polynomial.terms[:, 0]]
+    for factor in polynomial.terms.T[1:]:
+        values = values * lengths[:, factor]
+    present = np.hstack([sizes != 0, np.ones((len(sizes), 1), dtype=bool)])
+    return np.asarray(values * polynomial.scale * present[:, polynomial.branch])
+
+
+def _polynomials(groups: Groups) -> dict[str, Polynomial]:
+    trace, batch = groups.trace, batch_size(groups.example_inputs)
+    column = np.full(len(trace.labels), -1, dtype=np.int64)
+    for at, group in enumerate(groups.prunable):
+        column[groups.members[group.name]] = at
+    roots = trace.labels.roots()
+    dense = np.array([group.width for group in groups.prunable], dtype=np.float64)
+    found = {kind: Terms(column, roots, dense) for kind in KINDS}
+    first = {
+        branch.name: min(at for at, g in enumerate(groups.prunable) if g.branch == branch.name)
+        for branch in groups.branches.values()
+    }
+
+    def branch_of(module: str) -> int:
+        holders = (first[b.name] for b in groups.branches.values() if b.holds(module))
+        return next(holders, -1)
+
+    for contraction in trace.contractions:
+        rows, scale = [], 1.0 / batch
+        for factor in contraction.factors:
+            scale *= factor.size
+            for line in found["macs"].distinct(factor.lines):
+                rows.append(line)
+                scale /= factor.size
+        found["macs"].add(rows, scale, branch_of(contraction.module))
+    origins: dict[int, list[np.ndarray]] = {}
+    for origin in trace.labels.origins:
+        labels = np.arange(origin.start, origin.start + origin.size)
+        origins.setdefault(origin.tensor, []).append(labels)
+    for step in trace.steps:
+        record = named(step.op)
+        if record is None or record.macs is None or not step.shapes:
+            continue
+        branch = branch_of(step.module)
+        sources = [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Source)]
+        held = [at for at in (_parameter(trace, source) for source in sources) if at >= 0]
+        weight = max(held, key=lambda at: trace.tensors[at].numel(), default=None)
+        rows = [] if weight is None else origins.get(weight, [])
+        elements = 0.0 if weight is None else float(trace.tensors[weight].numel())
+        scale = elements / float(np.prod([len(row) for row in rows] or [1]))
+        found["weights"].add(rows, scale, branch)
+        read = next((s for s in sources if s.step >= 0 and _parameter(trace, s) < 0), None)
+        rows, scale = _lines(step, 0)
+        found["outputs"].add(rows, scale / batch, branch)
+        if read is None:
+            found["inputs"].add([], float(np.prod(step.shapes[0])) / batch, branch)
+        else:
+            rows, scale = _lines(trace.steps[read.step], read.result)
+            found["inputs"].add(rows, scale / batch, branch)
+    return {kind: terms.polynomial() for kind, terms in found.items()}
+
+
+def _parameter(trace: Trace, source: Source) -> int:
+    """Number of the tensor that an operand is, or is a view of; -1 where it was computed."""
+    while source.step >= 0:
+        step = trace.steps[source.step]
+        record = named(step.op)
+        inner = [x for x in tree_leaves(step.args) if isinstance(x, Source)]
+        if record is None or record.moves is Moves.NO or not inner:
+            return -1
+        source = inner[0]
+    return source.tensor
+
+
+def _lines(step: Step, result: int) -> tuple[list[np.ndarray], float]:
+    """Labels along the labelled dimensions of a result, and how many elements go with each."""
+    shape, planes = step.shapes[result], step.planes[result]
+    found: dict[int, np.ndarray] = {}
+    for dim, line in _labelled(planes):
+        found.setdefault(dim, line)
+    scale = float(np.prod(shape)) / float(np.prod([shape[dim] for dim in found] or [1]))
+    return list(found.values()), scale
+
+
+def _labelled(planes: Planes) -> list[tuple[int, np.ndarray]]:
+    lines = []
+    for plane in planes:
+        for dim in varying(plane):
+            line: Tensor = plane.movedim(dim, 0).reshape(plane.shape[dim], -1)[:, 0]
+            lines.append((dim, line.numpy()))
+    return lines
