@@ -13,7 +13,7 @@ from rlprune.budgets import Budget
 from rlprune.data import Data
 from rlprune.problem import EvaluatorConfig
 from rlprune.run.folder import RunFolder
-from rlprune.run.front import prune_front
+from rlprune.run.front_run import prune_front
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
 from rlprune.run.spec import RunSpec, StructureSpec

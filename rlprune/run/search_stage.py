@@ -63,7 +63,7 @@ def run_search(job: Job) -> dict[str, Any]:
             progress=job.spec.progress,
             tensorboard=fresh_events(job),
         )
-        return settle(job, evaluator, result)
+        return write_found(job, evaluator, result)
 
 
 def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> Problem:
@@ -141,7 +141,7 @@ def starting_agent(job: Job) -> Agent:
     return agent
 
 
-def settle(job: Job, evaluator: Problem, result: SearchResult) -> dict[str, Any]:
+def write_found(job: Job, evaluator: Problem, result: SearchResult) -> dict[str, Any]:
     """Choose a plan among a search's finalists, build its network and write what was found.
 
     Args:

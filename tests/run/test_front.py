@@ -81,7 +81,7 @@ def test_interrupted_between_any_two_stages_a_front_ends_with_the_same_networks(
     settings["stages"] = ("search", "finetune")
     whole = rlprune.prune(dense, x, out_dir=tmp_path / "whole", **settings)
     cut = tmp_path / "cut"
-    settle = search_stage.settle
+    write_found = search_stage.write_found
     calls = 0
 
     def interrupted(*arguments: Any) -> Any:
@@ -89,9 +89,9 @@ def test_interrupted_between_any_two_stages_a_front_ends_with_the_same_networks(
         calls += 1
         if calls == 2:
             raise KeyboardInterrupt
-        return settle(*arguments)
+        return write_found(*arguments)
 
-    monkeypatch.setattr("rlprune.run.front.settle", interrupted)
+    monkeypatch.setattr("rlprune.run.front_run.write_found", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rlprune.prune(dense, x, out_dir=cut, **settings)
     assert (cut / "macs_80" / "model.safetensors").exists()

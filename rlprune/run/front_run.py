@@ -14,7 +14,7 @@ from rlprune.run.changes import compare_with_run
 from rlprune.run.folder import RunFolder
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
-from rlprune.run.search_stage import STORE, fresh_events, open_problem, settle, starting_agent
+from rlprune.run.search_stage import STORE, fresh_events, open_problem, starting_agent, write_found
 from rlprune.run.stages import Stages
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class _Searches:
 
         def run() -> dict[str, Any]:
             point = self._points[index]
-            found = settle(self._jobs[index], point.problem, point.result)
+            found = write_found(self._jobs[index], point.problem, point.result)
             return {**found, "front": self._front}
 
         return run
