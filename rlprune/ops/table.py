@@ -161,5 +161,9 @@ def _default(name: str) -> Op:
 
 def _functional(func: Any) -> Any:
     """The form of an in-place op that returns a new tensor; the op itself where it has none."""
-    name = name_of(func).removesuffix("_")
-    return next((o for o in overloads(name) if o._overloadname == func._overloadname), func)
+
+    def takes(overload: Any) -> list[tuple[str, str]]:
+        return [(a.name, str(a.type)) for a in overload._schema.arguments]
+
+    forms = overloads(name_of(func).removesuffix("_"))
+    return next((form for form in forms if takes(form) == takes(func)), func)

@@ -46,7 +46,7 @@ class Uniform:
         made = op.makes is not Makes.NOTHING
         if func._schema.is_mutable:
             alone = op.pointwise and all(x.numel() == 1 for x in inputs[1:])
-            if not (_in_full(inputs[0]) and (alone or made or op.random)):
+            if not (in_full(inputs[0]) and (alone or made or op.random)):
                 self._forget(inputs[:1])
             return
         for result in results:
@@ -91,7 +91,7 @@ class Uniform:
                     del self._sizes[known]
 
 
-def _in_full(tensor: Tensor) -> bool:
+def in_full(tensor: Tensor) -> bool:
     """Whether a tensor is all of its memory, so that writing into it leaves nothing else there."""
     return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
 

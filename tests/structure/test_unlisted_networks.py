@@ -69,16 +69,16 @@ class TestSharing:
 
 class TestComputedWeights:
     @pytest.mark.parametrize("new", [True, False])
-    def test_weight_norm_is_frozen_with_the_cure(self, new: bool) -> None:
+    def test_weight_norm_keeps_its_inputs_and_names_the_cure(self, new: bool) -> None:
         norm = parametrizations.weight_norm if new else nn.utils.weight_norm
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             layers = [norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), norm(nn.Conv2d(8, 6, 3))]
         model = sequential(*layers, nn.ReLU(), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 2, 1))
         groups, _ = hold(model, rand(2, 3, 8, 8))
-        assert widths(groups) == {"4": 5}
+        assert widths(groups) == {"2": 6, "4": 5}
+        assert "norm of its weight" in reason(groups, "0")
         assert "remove_parametrizations" in reason(groups, "0")
-        assert "norm of its weight" in reason(groups, "2")
 
     def test_weight_norm_baked_in_is_prunable(self) -> None:
         layer = parametrizations.weight_norm(nn.Linear(3, 8))

@@ -15,8 +15,10 @@ FAMILIES = (
     "pooling",
     "recurrent",
     "reduction",
+    "scattering",
     "selection",
     "values",
+    "vision",
 )
 
 

@@ -100,6 +100,19 @@ def same(
         tracer.set_planes(result, tracer.planes(args[0]), weight=weight)
 
 
+def complex_view(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> None:
+    """Real and imaginary parts are a last dimension of two, or are not."""
+    planes = []
+    for plane in tracer.planes(args[0]):
+        if out.ndim > plane.ndim:
+            planes.append(plane.unsqueeze(-1))
+        elif plane.shape[-1] == 1:
+            planes.append(plane.squeeze(-1))
+    tracer.set_planes(out, planes, weight=tracer.is_weight(args[0]))
+
+
 def expand(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
 ) -> None:
@@ -301,7 +314,7 @@ register(
     zeros=_FIRST,
     view=True,
 )
-register("flip", rearrange, moves=_REARRANGES, zeros=_FIRST)
+register("flip rot90", rearrange, moves=_REARRANGES, zeros=_FIRST)
 
 register("alias", same, moves=_COPIES, zeros=_FIRST, view=True, layout=True)
 register("detach lift lift_fresh", same, moves=_COPIES, zeros=_FIRST, view=True)
@@ -312,6 +325,7 @@ register(
     moves=_COPIES,
     zeros=_FIRST,
 )
+register("view_as_complex view_as_real", complex_view, zeros=_FIRST, view=True)
 register("_conj", same, zeros=_FIRST, view=True)
 register("native_dropout", dropout, zeros=_FIRST)
 register("expand", expand, moves=_REPEATS, zeros=_FIRST, view=True, layout=True)

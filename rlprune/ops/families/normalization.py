@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlprune.ops.joining import collapse, merge, tensors_in
-from rlprune.ops.labels import varying
+from rlprune.ops.labels import Planes, varying
 from rlprune.ops.record import Operands, Scaling, Zeros
 from rlprune.ops.table import name_of, register
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from rlprune.ops.tracer import Tracer
 
 
-def _affine(tracer: Tracer, op: str, x: Tensor, params: list[Any], out: Tensor) -> None:
-    operands = [(x, tracer.planes(x))]
+def _affine(
+    tracer: Tracer, op: str, x: Tensor, planes: Planes, params: list[Any], out: Tensor
+) -> None:
+    operands = [(x, planes)]
     for p in params:
         if isinstance(p, Tensor):
             shape = (1, -1, *[1] * (x.ndim - 2))
@@ -31,10 +33,17 @@ def batch_norm(
 ) -> None:
     """Batch norm ties its affine parameters and running statistics to the channels."""
     x = args[0]
-    spatial = [p for p in tracer.planes(x) if max(varying(p)) > 1]
-    tracer.freeze(spatial, f"{tracer.where('batch norm')}: statistics are taken over it")
+    where = f"{tracer.where('batch norm')}: statistics are taken over it"
+    planes = []
+    for plane in tracer.planes(x):
+        if max(varying(plane)) <= 1:
+            planes.append(plane)
+        elif 1 in varying(plane):
+            planes.append(collapse(tracer, plane, (0, 1), where))
+        else:
+            tracer.freeze((plane,), where)
     params = [a for a in args[1:5] if isinstance(a, Tensor)]
-    _affine(tracer, "batch norm", x, params, out[0])
+    _affine(tracer, "batch norm", x, tuple(planes), params, out[0])
     for extra in tensors_in(out[1:]):
         tracer.set_planes(extra, ())
 
@@ -81,7 +90,8 @@ def group_norm(
         tracer.trace.labels.union(table[:, :1], table, where)
         tracer.trace.grouped[tracer.current()] = "groups"
     results = tensors_in(out)
-    _affine(tracer, "group norm", x, [a for a in args[1:3] if a is not None], results[0])
+    params = [a for a in args[1:3] if a is not None]
+    _affine(tracer, "group norm", x, tracer.planes(x), params, results[0])
     for extra in results[1:]:
         tracer.set_planes(extra, ())
 

@@ -75,6 +75,25 @@ def along(
         tracer.set_planes(result, planes)
 
 
+def mixed(
+    tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> None:
+    """Ops that mix positions along some dimensions as their number says: Fourier transforms."""
+    x: Tensor = args[0]
+    dims = argument(func, args, kwargs, "dim") or (-2, -1)
+    dims = {d % x.ndim for d in dims}
+    planes = []
+    for plane in tracer.planes(x):
+        rest = tuple(set(varying(plane)) - dims)
+        where = f"{tracer.where(name_of(func))}: it depends on the number of positions"
+        if dims & set(varying(plane)) and not rest:
+            tracer.freeze((plane,), where)
+        else:
+            planes.append(collapse(tracer, plane, rest, where))
+    for result in tensors_in(out):
+        tracer.set_planes(result, planes)
+
+
 register(
     "sum nansum mean amax amin linalg_vector_norm", reduce, zeros=Zeros.FIRST, scaling=Scaling.EACH
 )
@@ -82,4 +101,7 @@ register("prod norm var std median", reduce, zeros=Zeros.FIRST)
 register("max min var_mean std_mean argmax argmin any all logsumexp", reduce)
 register("cumsum", along, zeros=Zeros.FIRST, scaling=Scaling.EACH)
 register("cumprod sort topk", along, zeros=Zeros.FIRST)
+register("cummax cummin logcumsumexp", along)
+register("kthvalue mode aminmax count_nonzero", reduce)
+register("_fft_r2c _fft_c2r _fft_c2c tril triu", mixed, zeros=Zeros.FIRST, scaling=Scaling.EACH)
 register("_softmax _log_softmax _safe_softmax", along)
