@@ -28,7 +28,7 @@ from rlprune.compaction.build import owner
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.files import plain, read_json, write_json
 from rlprune.problem import Quality, qualities
-from rlprune.problem.quality import last_linear
+from rlprune.problem.features import last_linear
 from rlprune.run import over_limit, values_of
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ def _torch_pruning(
             global_pruning=True,
             pruning_ratio=1.0,
             iterative_steps=steps,
-            ignored_layers=[last_linear(network)],
+            ignored_layers=[network.get_submodule(last_linear(network))],
         )
         for _ in range(steps):
             if taylor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rlprune.batches import as_batches, cut, split
 from rlprune.bench.workbench import Workbench
@@ -19,8 +18,9 @@ from rlprune.inputs import to_device
 from rlprune.locate import locate
 from rlprune.modes import evaluating
 from rlprune.plan import Plan
+from rlprune.problem.features import features_seen
 from rlprune.problem.kinds import Outputs, concatenate, kind_of
-from rlprune.problem.quality import has_bfloat16, last_linear
+from rlprune.problem.quality import has_bfloat16
 from rlprune.training.precision import laid_out
 
 STATISTICS = ("batch", "recalibrate")
@@ -152,7 +152,7 @@ class Scorer:
         with (
             torch.no_grad(),
             self._autocast(bfloat16),
-            _features(network, "features" in self.kinds) as seen,
+            features_seen(network, "features" in self.kinds) as seen,
         ):
             for inputs, labels in self._batches:
                 started = time.perf_counter()
@@ -168,22 +168,6 @@ class Scorer:
     def _placed(self, inputs: Any) -> Any:
         placed = to_device(inputs, self._job.device)
         return laid_out(placed) if self._job.spec.evaluator.channels_last else placed
-
-
-@contextmanager
-def _features(network: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
-    """Inputs of the last linear layer, as they pass by."""
-    seen: list[Tensor] = []
-    if not wanted:
-        yield seen
-        return
-    handle = last_linear(network).register_forward_pre_hook(
-        lambda module, args: seen.append(args[0].flatten(1).float())
-    )
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def _known(chosen: Sequence[str], valid: Sequence[str], option: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from rlprune.compensation import batch_statistics, recalibrate
 from rlprune.errors import ConfigError, DataError, ScoreError
 from rlprune.inputs import map_tensors, to_device
 from rlprune.modes import evaluating
+from rlprune.problem.features import features_seen, last_linear
 from rlprune.problem.kinds import Outputs, concatenate, kind_of, needs_labels
 from rlprune.tasks import Classification, Rows, Task
 
@@ -141,24 +142,17 @@ class DataQuality:
             return float(self._kind(self.task, outputs, dense))
 
     def _outputs(self, network: nn.Module, bfloat16: bool) -> Outputs:
-        captured: list[Tensor] = []
-        handle = None
-        if self.kind == "features":
-            layer = last_linear(network)
-            handle = layer.register_forward_pre_hook(
-                lambda module, args: captured.append(args[0].flatten(1).float())
-            )
         parts = []
-        try:
-            with torch.no_grad(), self._autocast(bfloat16):
-                for place, (inputs, labels) in enumerate(self._batches):
-                    answer = self.task.answer(network, inputs)
-                    features = captured.pop() if captured else None
-                    rows = self._kept(place, self.task.rows(answer, labels, inputs))
-                    parts.append(Outputs(rows, features))
-        finally:
-            if handle is not None:
-                handle.remove()
+        with (
+            torch.no_grad(),
+            self._autocast(bfloat16),
+            features_seen(network, self.kind == "features") as seen,
+        ):
+            for place, (inputs, labels) in enumerate(self._batches):
+                answer = self.task.answer(network, inputs)
+                features = seen.pop() if seen else None
+                rows = self._kept(place, self.task.rows(answer, labels, inputs))
+                parts.append(Outputs(rows, features))
         return concatenate(parts)
 
     def _kept(self, place: int, rows: Rows) -> Rows:
@@ -231,18 +225,6 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test)() for test in tests if hasattr(torch.cpu, test))
-
-
-def last_linear(network: nn.Module) -> nn.Linear:
-    """The last linear layer of a network, by registration order.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        raise ConfigError("quality 'features' needs a linear layer at the end; choose 'kl'")
-    return layers[-1]
 
 
 def _obvious(batch: Batch) -> Task:
