@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from rlprune.version import VERSION
 
 if TYPE_CHECKING:
     from rlprune import budgets, importance, models
@@ -70,10 +71,7 @@ _MODULES = {
     "models": "rlprune.models",
 }
 
-try:
-    __version__ = version("rlprune")
-except PackageNotFoundError:
-    __version__ = "0.0.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         paths = write(Path(overrides[0]) if overrides else Path("outputs/bench/search"))
     else:
-        from rlprune.cli.commands import compose
+        from rlprune.run.config import compose
 
         sys.path.append(str(Path.cwd()))
         config = compose([f"+bench={known.name}", *overrides], known.config_dir)

@@ -17,10 +17,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlprune.cli.configs import config_dir
 from rlprune.cli.parts import RECORD_FOLDER
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.files import write_text
+from rlprune.run.config import config_dir
 
 log = logging.getLogger(__name__)
 

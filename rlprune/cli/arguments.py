@@ -69,7 +69,7 @@ def listed(arguments: Sequence[str]) -> list[str]:
 
 def _is_node(name: str, arguments: Sequence[str]) -> bool:
     """Whether the configuration's budget of this name is a node and not a bare limit."""
-    from rlprune.cli.commands import compose
+    from rlprune.run.config import compose
 
     others = [a for a in arguments if "=" in a and not a.startswith("-") and not _LIST.match(a)]
     pairs = itertools.pairwise(arguments)

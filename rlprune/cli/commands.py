@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -64,6 +63,8 @@ def discover(arguments: Sequence[str]) -> None:
         "--shape", help="shape of one input without the batch, as 3x224x224; null data is read"
     )
     known, overrides = parser.parse_known_args(arguments)
+    from rlprune.run.config import compose
+
     config = compose(overrides, known.config_dir)
     sys.path.append(str(Path.cwd()))
     if known.shape:
@@ -78,36 +79,6 @@ def discover(arguments: Sequence[str]) -> None:
         inputs = opened.example_inputs
     groups = rlprune.discover(model.eval(), inputs, **config["structure"])
     show_groups(Console(), groups)
-
-
-def compose(overrides: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
-    """The configuration that overrides make, without a run.
-
-    Args:
-        overrides: As on the command line.
-        folder: Folder with more configuration groups.
-
-    Raises:
-        ConfigError: Hydra refuses them.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from rlprune.cli.configs import config_dir
-    from rlprune.errors import ConfigError
-
-    extra = [] if folder is None else [f"hydra.searchpath=[file://{folder.resolve()}]"]
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = hydra_compose("config", [*overrides, *extra])
-            content = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error)) from error
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
 
 
 def _shape(text: str) -> tuple[int, ...]:

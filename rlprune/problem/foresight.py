@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-import rlprune
 from rlprune.files import write_atomically
 from rlprune.identity import digest
+from rlprune.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def remembered(
 
 def cause_of(*parts: Any) -> str:
     """The digest of what a result depends on, with the version that computed it."""
-    return digest([rlprune.__version__, *parts])
+    return digest([VERSION, *parts])
 
 
 def _read(path: Path, cause: str) -> dict[str, Tensor] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlprune.cli.commands import compose
+from rlprune.run.config import compose
 
 Composed = Callable[..., dict[str, Any]]
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlprune.cli.commands import compose
-from rlprune.cli.configs import config_dir
 from rlprune.errors import ConfigError
+from rlprune.run.config import compose, config_dir
 
 FOLDER = config_dir()
 OPTIONS = sorted(

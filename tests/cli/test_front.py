@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlprune.cli.arguments import listed
-from rlprune.cli.commands import compose
 from rlprune.cli.parts import record_parts
+from rlprune.run.config import compose
 
 from .conftest import Cli
 

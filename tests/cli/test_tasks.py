@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlprune.cli.commands import compose
 from rlprune.data import load
+from rlprune.run.config import compose
 from tests.cli.conftest import Cli
 
 QUICK = (

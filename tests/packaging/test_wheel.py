@@ -56,8 +56,8 @@ def test_an_unpacked_wheel_finds_its_configs(
     program = (
         "from pathlib import Path\n"
         "import rlprune, rlprune_envs\n"
-        "from rlprune.cli.configs import config_dir\n"
-        "from rlprune.cli.commands import compose\n"
+        "from rlprune.run.config import config_dir\n"
+        "from rlprune.run.config import compose\n"
         f"root = Path({str(tmp_path)!r}).resolve()\n"
         "assert config_dir() == root / 'rlprune' / 'configs', config_dir()\n"
         "assert Path(rlprune_envs.__file__).is_relative_to(root)\n"

@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 import rlprune
-from rlprune.cli.commands import compose
 from rlprune.compensation import LeastSquares
 from rlprune.problem import EvaluatorConfig
 from rlprune.run import RunSpec
+from rlprune.run.config import compose
 from rlprune.run.defaults import default_compensation, default_importance, settled
 from rlprune.training import FineTune
 

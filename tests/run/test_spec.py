@@ -11,11 +11,11 @@ import pytest
 import rlprune
 from rlprune import FineTune
 from rlprune.budgets import parse
-from rlprune.cli.commands import compose
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.identity import describe
 from rlprune.problem import EvaluatorConfig
 from rlprune.run import RunSpec, StructureSpec, TimingSpec
+from rlprune.run.config import compose
 from rlprune.search import create_agent
 
 BENCHMARKS = ("search", "fidelity", "evaluation", "speed")
