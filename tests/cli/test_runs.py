@@ -91,7 +91,7 @@ MISTAKES = [
     (["data=imagefolder"], "data.root"),
     (["model.checkpoint=missing.pt"], "missing.pt"),
     (["run=outputs/nowhere"], "there is no such folder"),
-    (["stage=train"], "choose all, or one of"),
+    (["stage=train"], "did you mean 'pretrain'"),
     (["finetune.epochs=-1"], "epochs=-1: must be 0 or more"),
     (["device=tpu9"], "tpu9"),
 ]
