@@ -13,6 +13,7 @@ from rlprune.analysis.probes import elastic_net_path
 from rlprune.analysis.recording import Recording
 from rlprune.analysis.splits import Split, by_group, unseen
 from rlprune.analysis.tokens import Words
+from rlprune.errors import ConfigError
 from rlprune.progress import track
 
 FEWEST = 15
@@ -37,7 +38,8 @@ class Concept:
         letter: of the best single character n-gram, chosen likewise.
         letters: of a probe on all character n-grams.
         untrained: of the best neuron of the network before training; None if not asked for.
-        control: of the best neuron for labels drawn at random for each text, on test programs.
+        control: of the best neuron for labels drawn at random for each text, on test programs,
+            every text counting once.
         positives: test tokens of the concept.
         negatives: other test tokens.
         members: neurons with at least .8 on the programs they were chosen by, best first, at most
@@ -91,6 +93,7 @@ def concepts(
     names: Sequence[str] | None = None,
     *,
     untrained: Recording | None = None,
+    pool: str = "mean",
     seed: int = 0,
     most: tuple[int, int, int] = (4000, 2000, 4000),
 ) -> list[Concept]:
@@ -101,12 +104,16 @@ def concepts(
         words: its tokens.
         names: classes and roles; None takes all that occur often enough.
         untrained: a recording of the network before training, for the control.
+        pool: what stands for a token: the "mean" over its sub-words, or the "last" of them.
         seed: of the split and the control labels.
         most: tokens used for training, choosing and testing.
 
     Raises:
+        ConfigError: ``pool`` is something else.
         DataError: The tokens come from fewer than three programs.
     """
+    if pool not in ("mean", "last"):
+        raise ConfigError(f"pool is {pool!r}; it is 'mean' or 'last'")
     split = by_group(words.source, seed, most)
     chosen_by = np.concatenate([split.train, split.held])
     fresh = unseen(words.text, split)
@@ -124,25 +131,28 @@ def concepts(
         for name, (positive, _) in questions.items()
     }
     for site in track(recording.sites, "concepts"):
-        x = recording[site].take(words.rows[chosen_by])
+        x = _held(recording[site], words[chosen_by], pool)
         _look(best, site, x, {n: (p[chosen_by], a[chosen_by]) for n, (p, a) in questions.items()})
         drawn = {n: (lots[n][chosen_by], a[chosen_by]) for n, (_, a) in questions.items()}
         _look(control, site, x, drawn)
     for site in untrained.sites if untrained is not None else ():
         assert untrained is not None
-        x = untrained[site].take(words.rows[chosen_by])
+        x = _held(untrained[site], words[chosen_by], pool)
         _look(blank, site, x, {n: (p[chosen_by], a[chosen_by]) for n, (p, a) in questions.items()})
     letters = surface(words.text)
     found = []
     for name, (positive, among) in questions.items():
         test = fresh[among[fresh]]
         own = best[name]
-        values = own.values(recording, words.rows[test])
+        values = own.values(recording, words[test], pool)
         other = split.test[among[split.test]]
-        lot = _score(control[name].values(recording, words.rows[other]), lots[name][other])
+        lot = _by_text(
+            control[name].values(recording, words[other], pool), lots[name][other],
+            words.text[other],
+        )  # fmt: skip
         before = None
         if untrained is not None:
-            before = _score(blank[name].values(untrained, words.rows[test]), positive[test])
+            before = _score(blank[name].values(untrained, words[test], pool), positive[test])
         letter, whole = _surface(letters, positive, among, split, test)
         found.append(
             Concept(
@@ -172,8 +182,8 @@ class _Best:
             sign = 1 if areas[member] >= 0.5 else -1
             self.members.append((float(either[member]), site, int(member), sign))
 
-    def values(self, recording: Recording, rows: np.ndarray) -> np.ndarray:
-        return self.sign * recording[self.site].take(rows)[:, self.unit]
+    def values(self, recording: Recording, words: Words, pool: str) -> np.ndarray:
+        return self.sign * _held(recording[self.site], words, pool)[:, self.unit]
 
 
 def _look(
@@ -215,6 +225,18 @@ def _score(values: np.ndarray, positive: np.ndarray) -> float:
     if not 0 < positive.sum() < len(positive):
         return float("nan")
     return float(auc(values[:, None], positive)[0])
+
+
+def _held(recording: Recording, words: Words, pool: str) -> np.ndarray:
+    if pool == "mean":
+        return recording.means(words.first, words.rows)
+    return recording.take(words.rows)
+
+
+def _by_text(values: np.ndarray, positive: np.ndarray, texts: np.ndarray) -> float:
+    """Area with one value for each text; the label is the same wherever the text stands."""
+    _, at, codes = np.unique(texts.astype(str), return_index=True, return_inverse=True)
+    return _score(np.bincount(codes, values) / np.bincount(codes), positive[at])
 
 
 def _surface(

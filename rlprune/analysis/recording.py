@@ -99,6 +99,19 @@ class Recording:
         """Chosen rows, ``[len(rows), neurons]`` float32 (or float64 where stored so)."""
         return self._rows(torch.as_tensor(np.asarray(rows)))
 
+    def means(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Means over spans of rows, both ends included, ``[spans, neurons]`` float32.
+
+        Args:
+            first: first row of every span.
+            last: its last row.
+        """
+        sizes = last - first + 1
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        rows = np.repeat(first - starts, sizes) + np.arange(sizes.sum())
+        sums = np.add.reduceat(self.take(rows).astype(np.float64), starts, axis=0)
+        return np.asarray(sums / sizes[:, None], dtype=np.float32)
+
     def _rows(self, at: Any) -> np.ndarray:
         found = open_captures(self.folder)
         parts = [found[site].values[at] for site in self.sites]

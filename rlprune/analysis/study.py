@@ -220,7 +220,8 @@ class Study:
         rows = []
         for kind in ("residual", "ffn"):
             own, blank = self._pair(kind)
-            found = concepts(own, self.words, untrained=blank, seed=self.options.seed)
+            words = self.corpus.words()
+            found = concepts(own, words, untrained=blank, seed=self.options.seed)
             rows += [
                 dataclasses.asdict(one) | {"kind": kind, "selectivity": one.selectivity}
                 for one in found

@@ -40,6 +40,7 @@ class Words:
 
     Attributes:
         rows: row of its last sub-word, ``[words]``.
+        first: row of its first sub-word, ``[words]``.
         text: the token, ``[words]``.
         kind: its class, ``[words]``.
         role: its role, ``""`` where it has none, ``[words]``.
@@ -47,6 +48,7 @@ class Words:
     """
 
     rows: np.ndarray
+    first: np.ndarray
     text: np.ndarray
     kind: np.ndarray
     role: np.ndarray
@@ -57,7 +59,8 @@ class Words:
 
     def __getitem__(self, at: Any) -> Words:
         """Some of the words: positions, a mask or a slice."""
-        return Words(self.rows[at], self.text[at], self.kind[at], self.role[at], self.source[at])
+        columns = (self.rows, self.first, self.text, self.kind, self.role, self.source)
+        return Words(*(column[at] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,14 @@ class Corpus:
         ends = np.ones(len(self.label), dtype=bool)
         ends[:-1] = (self.label[1:] != self.label[:-1]) | (self.source[1:] != self.source[:-1])
         rows = np.flatnonzero(ends & (self.label >= 0))
+        begins = np.append(True, ends[:-1])
         source = self.source[rows].tolist()
         found = [self.labels[s][i] for s, i in zip(source, self.label[rows], strict=True)]
         spans = zip(source, found, strict=True)
         text = [self.sources[s].text[start:end] for s, (start, end, _, _) in spans]
         return Words(
             rows,
+            np.flatnonzero(begins & (self.label >= 0)),
             np.array(text, dtype=object),
             np.array([label[2] for label in found], dtype=object),
             np.array([label[3] for label in found], dtype=object),
