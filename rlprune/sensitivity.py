@@ -55,6 +55,7 @@ def sensitivity(
     samples: int = _SAMPLES,
     points: int = _POINTS,
     seed: int = 0,
+    classes: bool = True,
 ) -> dict[str, np.ndarray]:
     r"""Predicted damage to the network's answer when one group alone is cut to a width.
 
@@ -78,6 +79,7 @@ def sensitivity(
         samples: Calibration samples to use.
         points: Widths per group.
         seed: Seed of the projections.
+        classes: Whether the network answers with one score per class.
 
     Returns:
         Group name -> ``[width + 1]`` float64 by kept units, not increasing, 0 at the full width.
@@ -100,7 +102,7 @@ def sensitivity(
             )
             for group in portion
         }
-        damage, reached = _damage(groups, trials, batches, samples, seed)
+        damage, reached = _damage(groups, trials, batches, samples, seed, classes)
         for group in portion:
             cut = trials[group.name]
             felt = bool(cut) and not reached.isdisjoint(cut[0].layers)
@@ -129,13 +131,17 @@ def _damage(
     batches: Sequence[Batch],
     samples: int,
     seed: int,
+    classes: bool,
 ) -> tuple[dict[str, np.ndarray], set[str]]:
     """Predicted damage of every trial by group, and the readers that could be probed."""
     damage = {name: np.zeros(len(cut)) for name, cut in trials.items()}
     readers = {path for cut in trials.values() for trial in cut for path in trial.layers}
     seen = 0
     reached: set[str] = set()
-    for count, calls in probe(groups.model, batches, sorted(readers), samples=samples, seed=seed):
+    probed = probe(
+        groups.model, batches, sorted(readers), samples=samples, seed=seed, classes=classes
+    )
+    for count, calls in probed:
         seen += count
         reached.update(path for path, found in calls.items() if found)
         with torch.no_grad(), evaluating(groups.model), attention_spelled_out():

@@ -53,6 +53,11 @@ class ScoringData:
         """Batches of calibration data."""
         return iter(self.once("batches", lambda: as_batches(self._data)))
 
+    @property
+    def classes(self) -> bool:
+        """Whether the network answers with one score per class, as far as is known."""
+        return self._task is None or self._task.classes
+
     def loss(self, model: Any, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Loss of a network on a labelled batch, a scalar: the user's, else the task's."""
         if self._loss is not None:

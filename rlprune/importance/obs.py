@@ -170,7 +170,10 @@ def _output_weights(groups: Groups, data: ScoringData) -> dict[str, Tensor]:
     consumers = {path: prepared.fits[name].consumer for path, name in paths.items()}
     sums: dict[str, Tensor] = {}
     try:
-        for _, calls in probe(groups.model, data.require("obs"), tuple(paths), samples=_SAMPLES):
+        batches = data.require("obs")
+        for _, calls in probe(
+            groups.model, batches, tuple(paths), samples=_SAMPLES, classes=data.classes
+        ):
             for path, found in calls.items():
                 for squares in _squares(consumers[path], found):
                     sums[paths[path]] = sums.get(paths[path], 0) + squares

@@ -43,6 +43,7 @@ def probe(
     samples: int = 256,
     chunk: int = 32,
     seed: int = 0,
+    classes: bool = True,
 ) -> Iterator[tuple[int, dict[str, list[Probed]]]]:
     r"""Run a network on calibration samples and differentiate random projections of its answer.
 
@@ -61,6 +62,7 @@ def probe(
         samples: Samples to use, from the first on.
         chunk: Samples per pass.
         seed: Seed of the projections.
+        classes: Whether the answer is one score per class; else its mean counts as well.
 
     Yields:
         Number of samples, and by path the calls of each layer that the answer depends on.
@@ -84,7 +86,7 @@ def probe(
             result = answer(model, inputs).float()
             if not result.requires_grad:
                 return
-            direction = _direction(result, generator, attention_mask(inputs))
+            direction = _direction(result, generator, attention_mask(inputs), classes)
             (result * direction).sum().backward()
         seen = {path: [c for c in found if c.gradient.numel()] for path, found in calls.items()}
         yield batch_size(inputs), seen
@@ -96,11 +98,13 @@ def first(output: Any) -> Tensor | None:
     return lead if isinstance(lead, Tensor) and lead.is_floating_point() else None
 
 
-def _direction(result: Tensor, generator: torch.Generator, mask: Tensor | None) -> Tensor:
+def _direction(
+    result: Tensor, generator: torch.Generator, mask: Tensor | None, classes: bool
+) -> Tensor:
     direction = torch.randn(result.shape, generator=generator).to(result.device)
-    classes = 1 if result.ndim > 3 else -1
-    if result.ndim > 1 and result.shape[classes] > 1:
-        direction -= direction.mean(classes, keepdim=True)
+    axis = 1 if result.ndim > 3 else -1
+    if classes and result.ndim > 1 and result.shape[axis] > 1:
+        direction -= direction.mean(axis, keepdim=True)
     if mask is not None and result.ndim == 3 and result.shape[:2] == mask.shape:
         direction *= mask[..., None]
     return direction

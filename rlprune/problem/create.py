@@ -138,7 +138,14 @@ def create(
 
     def predict() -> dict[str, Tensor]:
         batches = as_batches(calibration)
-        curves = sensitivity(groups, scores, batches, reconstruct=reconstruct, seed=seed)
+        curves = sensitivity(
+            groups,
+            scores,
+            batches,
+            reconstruct=reconstruct,
+            seed=seed,
+            classes=task is None or task.classes,
+        )
         return {name: torch.from_numpy(curve) for name, curve in curves.items()}
 
     @cache
