@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlprune.errors import RlpruneError
+from rlprune.errors import ConfigError, RlpruneError
 from rlprune.zoo.measure import Row, coverage
 from rlprune.zoo.networks import names
-from rlprune.zoo.table import dump, markdown, passed
+from rlprune.zoo.table import dump, load, markdown, passed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +23,10 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--keep", type=float, default=0.5, help="keep ratio of the random plan")
     args.add_argument("--seed", type=int, default=0, help="of the weights and of the plan")
     args.add_argument("--out", type=Path, help="folder for coverage.md and coverage.json")
+    args.add_argument("--part", default="1/1", help="K/N: the K-th of N parts of the networks")
+    args.add_argument(
+        "--resume", action="store_true", help="keep the rows that coverage.json in --out holds"
+    )
     args.add_argument("--peer", choices=["torch-pruning"], help="measure it side by side")
     args.add_argument("--timeout", type=float, default=120.0, help="seconds for the peer's run")
     args.add_argument("--memory", type=float, default=8.0, help="GiB for the peer's process")
@@ -33,13 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the table; returns 0 when every network passes, 1 otherwise."""
     args = parser().parse_args(argv)
     try:
-        wanted = names(*args.names)
+        wanted = _part(names(*args.names), args.part)
     except RlpruneError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     rows: list[Row] = []
+    if args.resume and args.out is not None and (args.out / "coverage.json").exists():
+        rows = [r for r in load((args.out / "coverage.json").read_text()) if r.name in wanted]
+    known = {row.name for row in rows}
     peer: dict[str, dict[str, Any]] | None = {} if args.peer else None
-    for row in coverage(wanted, keep=args.keep, seed=args.seed):
+    for row in coverage([n for n in wanted if n not in known], keep=args.keep, seed=args.seed):
         rows.append(row)
         if peer is not None:
             from rlprune.zoo.peer import measure_apart
@@ -53,6 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             (args.out / "coverage.json").write_text(dump(rows, peer) + "\n")
     sys.stdout.write(markdown(rows, peer) + "\n")
     return 0 if all(passed(row) for row in rows) else 1
+
+
+def _part(wanted: Sequence[str], part: str) -> list[str]:
+    """Every N-th name from the K-th on, for ``part`` "K/N"."""
+    first, _, parts = part.partition("/")
+    if not (first.isdigit() and parts.isdigit() and 1 <= int(first) <= int(parts)):
+        raise ConfigError(f"--part is '{part}'; it must be K/N with 1 <= K <= N, such as 2/8")
+    return list(wanted[int(first) - 1 :: int(parts)])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from torch import nn
 from rlprune.compaction import discover
 from rlprune.compaction.build import Workspace, build
 from rlprune.compaction.difference import difference
+from rlprune.compaction.plans import uneven_plan
 from rlprune.compaction.verify import masked_copy
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
@@ -34,9 +36,11 @@ class Row:
         candidate_ms: a candidate in a reused workspace, the best of three.
         kept: fraction of the parameters left by the random plan.
         error: largest difference of masked and compacted outputs in float64, relative to the
-            output's scale; None where the network has no memory to run in.
+            output's scale, of an even and an uneven plan, at two sizes where the network takes
+            them; None where the network has no memory to run in.
         failure: why there is no result, "" when there is one.
         frozen: reasons of frozen groups, with how many groups each holds.
+        held: reasons with the share of the parameters that each keeps whole.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Row:
     error: float | None = None
     failure: str = ""
     frozen: dict[str, int] | None = None
+    held: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -103,6 +108,7 @@ def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed
         1 - rest / total,
         seconds,
         frozen=frozen,
+        held=_held(groups, total),
     )
     if next(model.parameters()).is_meta:
         return row
@@ -115,7 +121,9 @@ def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed
 def _compacted(row: Row, groups: Groups, plan: Plan) -> Row:
     small = build(groups, plan)
     build_ms = min(_milliseconds(lambda: build(groups, plan)) for _ in range(3))
-    error = difference(masked_copy(groups, plan), small, groups.example_inputs).relative
+    error = _error(groups, plan, small)
+    uneven = uneven_plan(groups, seed=2)
+    error = max(error, _error(groups, uneven, build(groups, uneven)))
     left = sum(p.numel() for p in small.parameters())
     predicted = groups.params(list(plan.widths.values()))
     if round(predicted) != left:
@@ -130,6 +138,33 @@ def _compacted(row: Row, groups: Groups, plan: Plan) -> Row:
         kept=left / row.parameters,
         error=error,
     )
+
+
+def _error(groups: Groups, plan: Plan, small: nn.Module) -> float:
+    """Largest relative difference from the masked network, on all inputs that are known."""
+    masked = masked_copy(groups, plan)
+    inputs = [x for x in (groups.example_inputs, groups.other_inputs) if x is not None]
+    return max(difference(masked, small, x).relative for x in inputs)
+
+
+def _held(groups: Groups, total: int) -> dict[str, float]:
+    """Share of the parameters that lie in tensors no plan cuts, by the reason why."""
+    cut = {s.tensor for g in groups.prunable for s in groups.slices(g)}
+    labels = groups.trace.labels
+    frozen, roots = labels.frozen(), labels.roots()
+    reasons: dict[int, str] = {}
+    for k, origin in enumerate(labels.origins):
+        reason = frozen[roots[origin.start]]
+        if reason >= 0 and (origin.tensor not in reasons or groups.trace.roles.get(k) == "out"):
+            text = labels.reasons[reason].split(": ", 1)[-1]
+            reasons[origin.tensor] = re.sub(r"\d+(, -?\d+)*", "N", text)
+    parameters = dict(groups.model.named_parameters())
+    held: dict[str, float] = {}
+    for index, name in enumerate(groups.trace.names):
+        if name in parameters and name not in cut:
+            reason = reasons.get(index, "it is not used")
+            held[reason] = held.get(reason, 0.0) + parameters[name].numel() / total
+    return dict(sorted(held.items(), key=lambda item: -item[1]))
 
 
 def _milliseconds(run: Any) -> float:

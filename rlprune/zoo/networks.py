@@ -31,13 +31,23 @@ def families() -> dict[str, list[str]]:
 def names(*wanted: str) -> list[str]:
     """Names that match families ("classification", ...), globs or exact names; all when empty.
 
+    "torchvision" stands for its three families, "hf" for "transformers". The smallest members of
+    timm's families are found only if asked for ("timm", "timm/resnet*").
+
     Raises:
         ConfigError: something matches nothing.
     """
     known = families()
     everything = [n for family in known.values() for n in family]
+    tv = [n for f in ("classification", "segmentation", "detection") for n in known[f]]
+    known |= {"torchvision": tv, "hf": known["transformers"]}
+    if any(w.split("/")[0] == "timm" for w in wanted):
+        from rlprune.zoo import timm_smallest
+
+        known["timm"] = [f"timm/{n}" for n in dict.fromkeys(timm_smallest.smallest().values())]
+        everything += known["timm"]
     found: dict[str, None] = {}
-    for pattern in wanted or tuple(known):
+    for pattern in wanted or ("torchvision", "hf"):
         hits = known.get(pattern) or [n for n in everything if fnmatch(n, pattern)]
         if not hits:
             raise ConfigError(
@@ -60,6 +70,8 @@ def create(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
+            if name.startswith("timm/"):
+                raise NotImplementedError("its picture size is found by running it")
             with torch.device("meta"):
                 model, shape = _build(name)
         except NotImplementedError:  # some constructors look at values
@@ -97,6 +109,10 @@ def _build(name: str) -> tuple[nn.Module, Shape]:
     import torchvision.models as tv
 
     family, _, short = name.rpartition("/")
+    if family == "timm":
+        from rlprune.zoo import timm_smallest
+
+        return timm_smallest.build(short)
     if family == "hf":
         from rlprune.zoo import transformers_tiny
 

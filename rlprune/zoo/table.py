@@ -23,9 +23,10 @@ def summary(rows: Sequence[Row]) -> str:
     structure = sum(r.error is None and not r.failure for r in rows)
     failed = [r.name for r in rows if not passed(r)]
     worst = max((r.error for r in ran if r.error is not None), default=0.0)
+    halved = sum(r.kept is not None and r.kept <= 0.6 for r in ran)
     text = (
         f"{good} networks: masked == compacted (worst relative difference {worst:.1e}, float64); "
-        f"{structure}: structure only"
+        f"{structure}: structure only; {halved} keep at most 60 % of their parameters"
     )
     return f"{text}; {len(failed)} fail: {', '.join(failed)}" if failed else f"{text}; none fails"
 
@@ -59,12 +60,28 @@ def markdown(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None =
         lines.append(
             "| " + " | ".join(c.replace("|", "/").replace("\n", " ") for c in cells) + " |"
         )
-    return "\n".join([*lines, "", summary(rows)])
+    return "\n".join([*lines, "", summary(rows), "", reasons(rows)])
 
 
 def dump(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The rows as JSON text."""
     return json.dumps({"rows": [r.to_dict() for r in rows], "peer": peer}, indent=1)
+
+
+def load(text: str) -> list[Row]:
+    """The rows of a `dump`."""
+    return [Row(**row) for row in json.loads(text)["rows"]]
+
+
+def reasons(rows: Sequence[Row], most: int = 12) -> str:
+    """The reasons that keep most parameters whole, ranked by their mean share over networks."""
+    shares: dict[str, float] = {}
+    for row in rows:
+        for reason, share in (row.held or {}).items():
+            shares[reason] = shares.get(reason, 0.0) + share / max(len(rows), 1)
+    ranked = sorted(shares.items(), key=lambda item: -item[1])[:most]
+    lines = [f"| {share:.1%} | {reason} |" for reason, share in ranked]
+    return "\n".join(["| held | reason |", "| --- | --- |", *lines])
 
 
 def _number(value: float | None, form: str) -> str:

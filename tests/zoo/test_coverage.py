@@ -61,3 +61,46 @@ def test_a_network_that_cannot_be_traced_is_a_row_with_the_reason() -> None:
     row = measure("broken", nn.Sequential(nn.Linear(4, 3), nn.Linear(5, 2)).double(), zeros(1, 4))
     assert "failed" in row.failure
     assert not passed(row)
+
+
+def test_parts_and_rows_kept_from_an_earlier_run(tmp_path: Path) -> None:
+    wanted = ["squeezenet1_1", "squeezenet1_0"]
+    for part in ("1/2", "2/2"):
+        out = tmp_path / part[0]
+        assert main([*wanted, "--part", part, "--out", str(out)]) == 0
+        assert len(json.loads((out / "coverage.json").read_text())["rows"]) == 1
+    rows = json.loads((tmp_path / "1" / "coverage.json").read_text())
+    rows["rows"][0]["groups"] = 1000
+    (tmp_path / "1" / "coverage.json").write_text(json.dumps(rows))
+    assert main([*wanted, "--resume", "--out", str(tmp_path / "1")]) == 0
+    rows = json.loads((tmp_path / "1" / "coverage.json").read_text())["rows"]
+    assert [r["name"] for r in rows] == wanted
+    assert rows[0]["groups"] == 1000 > rows[1]["groups"]
+    assert main([*wanted, "--part", "3/2"]) == 2
+
+
+class TestTimm:
+    @pytest.mark.parametrize(
+        ("name", "module", "family"),
+        [
+            ("tf_efficientnet_b0", "efficientnet", "efficientnet/efficientnet"),
+            ("mobilenetv4_conv_small", "mobilenetv3", "mobilenetv3/mobilenetv4"),
+            ("resnet18", "resnet", "resnet/resnet"),
+            ("vit_tiny_patch16_224", "vision_transformer", "vision_transformer/vit"),
+        ],
+    )
+    def test_families_by_file_and_name(self, name: str, module: str, family: str) -> None:
+        from rlprune.zoo import timm_smallest
+
+        assert timm_smallest.family(name, module) == family
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("name", ["pvt_v2_b0", "starnet_s050"])
+    def test_members_hold_law_1(self, name: str) -> None:
+        pytest.importorskip("timm")
+        (row,) = coverage([f"timm/{name}"])
+        assert passed(row), row
+        assert row.kept is not None
+        assert row.kept < 0.9
+        assert row.held is not None
+        assert sum(row.held.values()) <= 1
