@@ -63,6 +63,7 @@ def discover(
     groups = found.groups()
     attributes = attributes_of(groups)
     attributes.enable(r for r in attributes.unsure if (r.kind, r.attribute) in verdict.following)
+    attributes.edit(verdict.edits)
     return groups
 
 

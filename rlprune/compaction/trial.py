@@ -19,6 +19,7 @@ from torch import nn
 
 from rlprune.compaction.adapters.attributes import attributes_of
 from rlprune.compaction.adapters.repeats import Repeat
+from rlprune.compaction.adapters.rewriting import Edit
 from rlprune.compaction.build import build
 from rlprune.compaction.departure import Departure, Prediction, first_departure
 from rlprune.compaction.plans import uneven_plan
@@ -43,11 +44,13 @@ class Verdict:
         whole: groups to leave whole, with the reason.
         ties: groups that one number counts, so that they must keep the same units; with the reason.
         following: classes and attributes of the integers that repeat a width.
+        edits: sizes in modules' code that follow from now on.
     """
 
     whole: dict[str, str] = field(default_factory=dict)
     ties: dict[tuple[str, ...], str] = field(default_factory=dict)
     following: set[tuple[type[nn.Module], str]] = field(default_factory=set)
+    edits: list[Edit] = field(default_factory=list)
 
 
 def try_out(groups: Groups) -> Verdict:
@@ -60,6 +63,7 @@ class _Way:
     """Something that may move a departure on."""
 
     repeats: tuple[Repeat, ...] = ()
+    edits: tuple[Edit, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
     whole: tuple[str, ...] = ()
 
@@ -86,17 +90,18 @@ class _Trial:
         """Where a smaller network departs, one more way being tried."""
         way = way or _Way()
         ties = [*self.verdict.ties, *way.ties]
-        return self._traced({*self.verdict.whole, *way.whole}, ties, way.repeats)
+        return self._traced({*self.verdict.whole, *way.whole}, ties, way.repeats, way.edits)
 
     def _traced(
         self,
         whole: Collection[str],
         ties: Collection[Sequence[str]],
         repeats: Sequence[Repeat] = (),
+        edits: Sequence[Edit] = (),
     ) -> Departure | None:
         self.left -= 1
         plan = uneven_plan(self.groups, whole, 0, _free(ties, whole))
-        with self.attributes.with_more(repeats):
+        with self.attributes.with_more(repeats, edits):
             try:
                 small = build(self.groups, plan, self.slicer, share=True)
             except Exception as error:  # whatever a module's own hooks object to
@@ -106,7 +111,12 @@ class _Trial:
     def _settled(self, at: Departure) -> Departure | None:
         """Move a departure on by the mildest way that does; returns the next one."""
         if self.left > 0:
-            for settle in (self._by_integers, self._by_ties, self._by_wholes):
+            for settle in (
+                self._by_integers,
+                self._by_edits,
+                self._by_ties,
+                self._by_wholes,
+            ):
                 way, found = settle(at)
                 if way is not None:
                     return self._take(at, way, found)
@@ -118,6 +128,8 @@ class _Trial:
         """Accept a way, and the like of it in other modules of the class; the next departure."""
         self.attributes.enable(way.repeats)
         self.verdict.following |= {(r.kind, r.attribute) for r in way.repeats}
+        self.attributes.edit(way.edits)
+        self.verdict.edits += way.edits
         alike = self.suspects.alike(at)
         ties = {t: f"{at.op} in {path}" for path, t in alike.ties(way.ties)}
         self.verdict.ties |= {t: at.reason for t in way.ties} | ties
@@ -143,6 +155,16 @@ class _Trial:
         every = _Way(tuple(r for alike in same for r in alike))
         ways = [every, *(_Way(tuple(alike)) for alike in same)] if len(same) > 1 else [every]
         return self._best(at, ways) if same else (None, None)
+
+    def _by_edits(self, at: Departure) -> tuple[_Way | None, Departure | None]:
+        """Sizes in the call that departs."""
+        known = set(self.verdict.edits)
+        ways = [e for e in self.attributes.sites.edits(at.index) if not known & set(e)]
+        for edits in ways:
+            way, found = self._best(at, [_Way(edits=edits)])
+            if way is not None:
+                return way, found
+        return None, None
 
     def _by_ties(self, at: Departure) -> tuple[_Way | None, Departure | None]:
         """Groups of one width that a number of the module may count together."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlprune.ops.labels import Planes
 from rlprune.ops.notes import Notes
+from rlprune.structure.sites import Site
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Trace(Notes):
     Attributes:
         computed: whether the forward looks at values that products give, so that with other
             weights it may take other ways.
+        sites: where steps that are told sizes are called, by their numbers.
     """
 
     names: list[str] = field(default_factory=list)
@@ -124,6 +126,7 @@ class Trace(Notes):
     calls: list[Call] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
     computed: bool = False
+    sites: dict[int, Site] = field(default_factory=dict)
 
     def state(self) -> tuple[Any, ...]:
         """What `restore` needs to forget everything that happens from now on."""

@@ -22,6 +22,7 @@ from rlprune.ops.skipping import zeros_like_result
 from rlprune.ops.table import apply_rule, leave_whole
 from rlprune.ops.uniform import Uniform
 from rlprune.structure.records import Source, Step, Trace, Whole
+from rlprune.structure.sites import SIZED, calling_site
 
 
 class ValuesNeededError(StructureError):
@@ -274,6 +275,10 @@ class Tracer(TorchDispatchMode):
             step = Step(
                 self.current(), name_of(func), shapes, planes, given_args, given_kwargs, free
             )
+            if step.op in SIZED:
+                site = calling_site(step.module, self._modules[step.module])
+                if site is not None:
+                    self.trace.sites[len(self.trace.steps)] = site
             self.trace.steps.append(step)
         return out
 

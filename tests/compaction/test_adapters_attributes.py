@@ -108,7 +108,7 @@ def test_norms_without_parameters_and_unflatten() -> None:
     assert tuple(small[6].unflattened_size) == (5, 4, 4)
 
 
-def test_a_constant_in_the_forward_freezes_what_meets_it_and_names_the_op() -> None:
+def test_a_constant_outside_modules_freezes_what_meets_it_and_names_the_op() -> None:
     class Baked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,8 +116,10 @@ def test_a_constant_in_the_forward_freezes_what_meets_it_and_names_the_op() -> N
             self.head = nn.Linear(12, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            sizes = [len(x), 12]
-            return self.head(self.conv(self.stem(x)).mean((2, 3)).view(sizes))
+            return self.head(flat(self.conv(self.stem(x)).mean((2, 3))))
+
+    def flat(x: Tensor) -> Tensor:
+        return x.view(-1, 12)
 
     model, x = Baked(), torch.randn(2, 3, 6, 6)
     groups = discover(model, x)

@@ -10,6 +10,7 @@ from torch import nn
 
 from rlprune.compaction.adapters._registry import follower_of
 from rlprune.compaction.adapters.repeats import Repeat, find_repeats
+from rlprune.compaction.adapters.rewriting import Edit, Sites, rewritten
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.records import Branch
@@ -21,6 +22,8 @@ class Attributes:
     Attributes:
         repeats: integers that repeat a size for certain.
         unsure: integers that may or may not; off until a trial run shows they are needed.
+        sites: calls in the modules' code that could be given other sizes.
+        edits: sizes that the code of modules takes from attributes, by path.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -28,6 +31,8 @@ class Attributes:
         self._grouped = groups.grouped
         self.paths = paths_of(groups)
         self.repeats, self.unsure = find_repeats(groups, self.paths)
+        self.sites = Sites(groups)
+        self.edits: dict[str, frozenset[Edit]] = {}
 
     def apply(self, model: nn.Module, plan: Plan, dropped: Sequence[Branch] = ()) -> None:
         """Set the attributes of a cut copy of the network without some of its branches."""
@@ -46,6 +51,10 @@ class Attributes:
             if (follower := follower_of(small)) is not None
         ]
         repeats = [repeat for repeat in self.repeats if not gone(repeat.path)]
+        for path, edits in self.edits.items():
+            if not gone(path):
+                kind = type(self._dense.get_submodule(path))
+                model.get_submodule(path).__class__ = rewritten(kind, edits)
 
         def apply(plan: Plan) -> None:
             for follower, dense, small, grouped in following:
@@ -57,14 +66,23 @@ class Attributes:
         return apply
 
     @contextmanager
-    def with_more(self, chosen: Iterable[Repeat]) -> Iterator[None]:
-        """Treat some unsure integers as repeated sizes for a while."""
-        kept, unsure = list(self.repeats), list(self.unsure)
+    def with_more(self, chosen: Iterable[Repeat], edits: Iterable[Edit]) -> Iterator[None]:
+        """Treat some unsure integers as repeated sizes, and edit some calls, for a while."""
+        kept, unsure, before = list(self.repeats), list(self.unsure), dict(self.edits)
         self.enable(chosen)
+        self.edit(edits)
         try:
             yield
         finally:
-            self.repeats, self.unsure = kept, unsure
+            self.repeats, self.unsure, self.edits = kept, unsure, before
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        """Give some calls sizes from attributes, in all modules of their class that agree on it."""
+        for edit in edits:
+            repeats = self.sites.repeats(edit)
+            for repeat in repeats or ():
+                self.edits[repeat.path] = self.edits.get(repeat.path, frozenset()) | {edit}
+            self.repeats += repeats or ()
 
     def enable(self, chosen: Iterable[Repeat]) -> None:
         """Treat some unsure integers as repeated sizes from now on."""

@@ -179,13 +179,15 @@ def _from_activations(groups: Groups, dense_widths: Mapping[str, int]) -> list[R
         if isinstance(module, nn.Unflatten):
             first = int(module.dim) % len(step.shapes[0])
             for element, value in enumerate(module.unflattened_size):
-                axis = _axis(groups, step.shapes[0], step.planes[0], first + element, owner, names)
+                axis = axis_along(
+                    groups, step.shapes[0], step.planes[0], first + element, owner, names
+                )
                 if axis is not None and value == axis.dense:
                     found.append(
                         Repeat(path, kind, "unflattened_size", value, axis, dense_widths, element)
                     )
             continue
-        axis = _axis(groups, step.shapes[0], step.planes[0], 1, owner, names)
+        axis = axis_along(groups, step.shapes[0], step.planes[0], 1, owner, names)
         attributes = (
             ("num_channels", "num_groups")
             if isinstance(module, nn.GroupNorm)
@@ -197,7 +199,7 @@ def _from_activations(groups: Groups, dense_widths: Mapping[str, int]) -> list[R
     return found
 
 
-def _axis(
+def axis_along(
     groups: Groups,
     shape: Sequence[int],
     planes: Sequence[object],
