@@ -24,7 +24,7 @@ FORMAT = 1
 class Plan:
     """Which units every prunable group keeps; independent of weights, hashable, JSON.
 
-    A group of a residual branch (`Group.droppable`) may keep nothing, if all groups of its branch
+    A group of a residual branch (`Groups.branch_of`) may keep nothing, if all groups of its branch
     do: the branch then adds zero, and the compacted network does not run it. The masked network is
     the dense one with the weights that decide about the branch's result set to zero.
 
@@ -139,7 +139,7 @@ class Plan:
             importance: criterion (name or callable), or scores by group, [width] each.
 
         Raises:
-            PlanError: a width is outside 1..dense (0..dense where the group is droppable), a branch
+            PlanError: a width is outside 1..dense (0..dense where it lies in a branch), a branch
                 is emptied in part, a group is unknown or frozen, or a score is NaN.
         """
         if isinstance(widths, Mapping):
@@ -156,7 +156,7 @@ class Plan:
         scores = _scores(groups, importance)
         keep = {}
         for group, size in zip(groups.prunable, sizes, strict=True):
-            least = 0 if group.droppable else 1
+            least = 0 if size == 0 and groups.branch_of(group.name) else 1
             if not least <= size <= group.width:
                 raise PlanError(
                     f"group '{group.name}': width {size} is not in {least}..{group.width}"
@@ -214,7 +214,7 @@ class Plan:
                 )
             if not group.prunable and len(self.keep[name]) < width:
                 raise PlanError(f"group '{name}' is not prunable: {group.reason}")
-            if not self.keep[name] and not group.droppable:
+            if not self.keep[name] and not groups.branch_of(name):
                 raise PlanError(
                     f"group '{name}': no unit is kept; keep at least one (the network needs it: it "
                     "does not lie in a residual branch that could be dropped)"

@@ -170,9 +170,7 @@ class Drafts:
         """Takes ``[E]`` actions; returns the next observations ``[E, size]``."""
         clipped = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         t = self.ratios.shape[1]
-        low, mid = self._codec.space.lowest[t], self._codec.anchor[t]
-        high = self._codec.space.highest[t]
-        ratios = mid + clipped * np.where(clipped >= 0, high - mid, mid - low)
+        ratios = self._codec.ratio_of(t, clipped)
         if self._clamp:
             pairs = zip(self.ratios, ratios, strict=True)
             ratios = np.array([self._codec.clamped(row, float(r)) for row, r in pairs])

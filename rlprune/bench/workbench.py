@@ -20,7 +20,7 @@ from rlprune.budgets import ResolvedBudget
 from rlprune.data import Data
 from rlprune.files import plain, write_json
 from rlprune.identity import digest
-from rlprune.problem import Problem, create
+from rlprune.problem import Problem, create, create_executor
 from rlprune.run import (
     Job,
     RunFolder,
@@ -85,6 +85,8 @@ class Workbench:
             store=None if store is None else self.folder / store,
             seed=job.spec.seed,
             foresight=self.folder,
+            executor=create_executor(job.spec.executor, workers=job.spec.workers),
+            **job.spec.structure.decisions(),
         )
 
     def budgets(self) -> tuple[ResolvedBudget, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from rlprune.budgets.tracing import LifetimeRun, ShapeRun, run_shapes
 from rlprune.budgets.units import BYTES, MACS, PARAMETERS
 from rlprune.errors import BudgetError
 from rlprune.inputs import ExampleInputs, at_length, batch_of, batch_size, map_tensors
+from rlprune.once import Once
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -77,7 +79,7 @@ def byte_estimate(groups: Groups) -> Estimate:
         groups: The network's groups.
 
     Returns:
-        Widths of the prunable groups -> bytes.
+        Widths of the prunable groups -> bytes; what lies in a branch of width 0 has none.
     """
     tensors = {id(tensor): (name, tensor) for name, tensor in reversed(groups.tensors.items())}
     column = {group.name: at for at, group in enumerate(groups.prunable)}
@@ -86,33 +88,75 @@ def byte_estimate(groups: Groups) -> Estimate:
         for part in groups.slices(group):
             step = (column[group.name], group.width, part.index.shape[1])
             per_unit.setdefault((part.tensor, part.dim), []).append(step)
-    constant = 0
-    varying: list[tuple[int, list[tuple[int, list[tuple[int, int, int]]]]]] = []
+    sizes = []
     for name, tensor in tensors.values():
         names = groups.aliases.get(name, (name,))
         dims = [
             (size, next((per_unit[n, dim] for n in names if (n, dim) in per_unit), []))
             for dim, size in enumerate(tensor.shape)
         ]
-        if any(steps for _, steps in dims):
-            varying.append((tensor.element_size(), dims))
-        else:
-            constant += tensor.numel() * tensor.element_size()
+        sizes.append(_Size(names, tensor.element_size(), dims))
+
+    def by_branch() -> list[tuple[int, _Sum]]:
+        """First column of every branch, -1 for none, and what it holds."""
+        parts: dict[int, list[_Size]] = {}
+        for size in sizes:
+            inside = (b for b in groups.branches.values() if b.tensors.issuperset(size.names))
+            first = next((min(column[g] for g in b.groups) for b in inside), -1)
+            parts.setdefault(first, []).append(size)
+        return [(first, _Sum(part)) for first, part in parts.items()]
+
+    whole, parts = _Sum(sizes), Once(by_branch)
 
     def total(columns: Sequence[Any] | np.ndarray) -> Any:
-        out: Any = constant
-        for size, dims in varying:
-            product: Any = size
-            for length, steps in dims:
-                gone = sum((dense - columns[at]) * unit for at, dense, unit in steps)
-                product = product * (length - gone)
-            out = out + product
-        return out
+        if np.all(columns):
+            return whole(columns)
+        return sum(
+            part(columns) * (1 if first < 0 else columns[first] != 0) for first, part in parts()
+        )
 
     return Estimate(
         one=lambda widths: float(total(widths)),
         many=lambda widths: np.broadcast_to(total(widths.T.astype(np.float64)), len(widths)),
     )
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Bytes of one tensor.
+
+    Attributes:
+        names: its state-dict names.
+        element: bytes of an entry.
+        dims: dense length of every dimension, and (column, dense width, positions per unit) of the
+            groups that index it.
+    """
+
+    names: tuple[str, ...]
+    element: int
+    dims: list[tuple[int, list[tuple[int, int, int]]]]
+
+    @property
+    def varies(self) -> bool:
+        return any(steps for _, steps in self.dims)
+
+    def __call__(self, columns: Sequence[Any] | np.ndarray) -> Any:
+        product: Any = self.element
+        for length, steps in self.dims:
+            gone = sum((dense - columns[at]) * unit for at, dense, unit in steps)
+            product = product * (length - gone)
+        return product
+
+
+class _Sum:
+    """Bytes of several tensors."""
+
+    def __init__(self, sizes: Sequence[_Size]) -> None:
+        self._varying = [size for size in sizes if size.varies]
+        self._constant = sum(size(()) for size in sizes if not size.varies)
+
+    def __call__(self, columns: Sequence[Any] | np.ndarray) -> Any:
+        return self._constant + sum(size(columns) for size in self._varying)
 
 
 @METRICS.register("macs")

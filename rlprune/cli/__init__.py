@@ -33,9 +33,9 @@ def main() -> None:
             sys.stdout.write(f"rlprune {rlprune.__version__}\n")
         else:
             from rlprune.cli.app import launch
-            from rlprune.cli.arguments import continued, listed
+            from rlprune.cli.arguments import continued, listed, own_agent
 
-            launch(listed(continued(arguments)))
+            launch(own_agent(listed(continued(arguments))))
     except RlpruneError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise

@@ -67,6 +67,35 @@ def listed(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def own_agent(arguments: Sequence[str]) -> list[str]:
+    """Write ``agent=`` of a dotted path or an installed agent's name as Hydra can read it.
+
+    ``agent=my_package.module:Agent agent.step=0.2`` becomes a choice of the configuration
+    ``agent/custom``, to which the class and its options are added; so does ``agent._target_=...``.
+
+    Args:
+        arguments: The command line without the program's name.
+    """
+    given = [a.partition("=")[2] for a in arguments if a.startswith("agent=")]
+    targets = [a for a in arguments if _key(a) == "agent._target_"]
+    added = []
+    named = given[0] if len(given) == 1 else ""
+    if ":" in named or "." in named or named in _installed_agents():
+        added = ["agent=custom", f"++agent._target_={named}"]
+    elif not given and targets:
+        added = ["agent=custom"]
+    if not added and given != ["custom"]:
+        return list(arguments)
+    rest = [a for a in arguments if not (added and a.startswith("agent="))]
+    return [*added, *(f"++{a}" if a.startswith("agent.") else a for a in rest)]
+
+
+def _installed_agents() -> set[str]:
+    from rlprune.search.agent import AGENTS
+
+    return set(AGENTS.names()) - set(AGENTS) - {""}
+
+
 def _is_node(name: str, arguments: Sequence[str]) -> bool:
     """Whether the configuration's budget of this name is a node and not a bare limit."""
     from rlprune.run.config import compose

@@ -51,8 +51,10 @@ def discover(arguments: Sequence[str]) -> None:
 
     import rlprune
     from rlprune import data, models
+    from rlprune.options import build
     from rlprune.report.console import show_groups
     from rlprune.run.dense import factory_of
+    from rlprune.run.spec import StructureSpec
 
     parser = argparse.ArgumentParser(
         prog="rlprune discover",
@@ -77,7 +79,8 @@ def discover(arguments: Sequence[str]) -> None:
         opened = data.load(**config["data"]).for_task(config["task"])
         model = models.create(**factory_of(config["model"], opened))
         inputs = opened.example_inputs
-    groups = rlprune.discover(model.eval(), inputs, **config["structure"])
+    structure = build(StructureSpec, config["structure"], "structure")
+    groups = rlprune.discover(model.eval(), inputs, **structure.options())
     show_groups(Console(), groups)
 
 

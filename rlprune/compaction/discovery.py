@@ -56,7 +56,7 @@ def discover(
     """
     limits = Limits(exclude, min_width, round_to, bounds or {})
     found = Discovery(unwrapped(model), example_inputs, limits)
-    draft = found.groups(branches=False)
+    draft = found.groups()
     verdict = _tried(draft)
     found.tie(draft, verdict.ties)
     found.freeze(draft, verdict.whole)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from rlprune.problem.create import EvaluatorConfig, calibration_of, create, qualities
 from rlprune.problem.evaluation import Evaluation
-from rlprune.problem.executors import Executor, SerialExecutor
+from rlprune.problem.executors import (
+    EXECUTORS,
+    Executor,
+    ProcessExecutor,
+    SerialExecutor,
+    create_executor,
+)
 from rlprune.problem.kinds import KINDS
 from rlprune.problem.ledger import Ledger
 from rlprune.problem.problem import Problem
@@ -12,6 +18,7 @@ from rlprune.problem.quality import DataQuality, Quality, ScoreQuality
 from rlprune.problem.store import Store
 
 __all__ = [
+    "EXECUTORS",
     "KINDS",
     "DataQuality",
     "Evaluation",
@@ -19,11 +26,13 @@ __all__ = [
     "Executor",
     "Ledger",
     "Problem",
+    "ProcessExecutor",
     "Quality",
     "ScoreQuality",
     "SerialExecutor",
     "Store",
     "calibration_of",
     "create",
+    "create_executor",
     "qualities",
 ]

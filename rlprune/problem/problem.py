@@ -17,12 +17,12 @@ from rlprune.batches import as_batches
 from rlprune.budgets import Limit, ResolvedBudget
 from rlprune.errors import BudgetError
 from rlprune.plan import Plan
+from rlprune.problem.assessor import PARTS, Answer, Assessor, Request
 from rlprune.problem.evaluation import Evaluation
 from rlprune.problem.executors import Executor, SerialExecutor
 from rlprune.problem.ledger import Ledger
 from rlprune.problem.quality import Quality
 from rlprune.problem.store import Store
-from rlprune.problem.workbench import PARTS, Answer, Request, Workbench
 from rlprune.space import feasibility
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Problem:
         self._open_limits = frozenset(open_limits)
         self._sensitivity = sensitivity
         self._seconds = dict.fromkeys(PARTS, 0.0)
-        self._bench = Workbench(
+        self._assessor = Assessor(
             space.groups, budgets, quality, self._rescore, compensation, self._calibration
         )
         self._store = Store(
@@ -101,7 +101,7 @@ class Problem:
         self.budgets = tuple(
             budget.restored(**self._store.reference[budget.name]) for budget in self.budgets
         )
-        self._bench.budgets = {budget.name: budget for budget in self.budgets}
+        self._assessor.budgets = {budget.name: budget for budget in self.budgets}
         self.restart()
         try:
             self._check_estimates()
@@ -134,7 +134,7 @@ class Problem:
         self.space.check(plan)
         if self._black_boxes and self._stored_costs(plan) is None:
             here, elsewhere = self._unknown(plan)
-            answers = list(self._bench_answers([Request(plan, None, here)] if here else []))
+            answers = list(self._answers_here([Request(plan, None, here)] if here else []))
             if elsewhere:
                 answers += self._answers([Request(plan, None, elsewhere)])
             self._put_costs(plan, answers)
@@ -188,7 +188,7 @@ class Problem:
         for plan in fresh:
             here, elsewhere = self._unknown(plan)
             # Clocks are read before any worker is given work.
-            clocked[plan] = list(self._bench_answers([Request(plan, None, here)] if here else []))
+            clocked[plan] = list(self._answers_here([Request(plan, None, here)] if here else []))
             requests[plan] = Request(plan, "quality", elsewhere)
         answers = self._answers(list(requests.values()))
         for plan in asked:
@@ -221,7 +221,7 @@ class Problem:
     def candidate(self, plan: Plan) -> nn.Module:
         """The compacted network of a plan, in eval mode, valid until the next call."""
         self.space.check(plan)
-        return self._bench.candidate(plan)
+        return self._assessor.candidate(plan)
 
     @cached_property
     def sensitivity(self) -> tuple[np.ndarray, ...] | None:
@@ -355,14 +355,14 @@ class Problem:
         return evaluation
 
     def _answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        for answer in self.executor.answer(self._bench, requests):
+        for answer in self.executor.answer(self._assessor, requests):
             self._spend(answer)
             yield answer
 
-    def _bench_answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
+    def _answers_here(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answers measured in this process, whatever the executor."""
         for request in requests:
-            answer = self._bench.answer(request)
+            answer = self._assessor.answer(request)
             self._spend(answer)
             yield answer
 
@@ -398,7 +398,7 @@ class Problem:
             "quality": self._quality,
             "rescoring": self._rescore,
             "importance": self.space.scores,
-            "compensation": self._bench.methods,
+            "compensation": self._assessor.methods,
             "calibration": self._calibration,
         }
 

@@ -23,7 +23,7 @@ _AN_OLD_ONE = [
     f"it was made by an older rlprune, whose folders (before format {FORMAT}) do not record the "
     "content of the data and the code of functions"
 ]
-_STORE_SURVIVES = {"agent", "evaluations", "front"}
+_STORE_SURVIVES = {"agent", "decisions", "evaluations", "front"}
 
 
 def compare_with_run(job: Job) -> None:

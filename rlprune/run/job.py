@@ -169,7 +169,8 @@ class Job:
                 **asdict(self.spec.evaluator),
                 "compensation": methods(self.spec.evaluator.compensation),
             },
-            "structure": self.spec.structure,
+            "structure": self.spec.structure.options(),
+            "decisions": self.spec.structure.decisions(),
             "seed": self.spec.seed,
         }
         return {name: describe(setting) for name, setting in settings.items()}

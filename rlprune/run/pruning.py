@@ -40,6 +40,10 @@ def prune(
     min_width: int = StructureSpec.min_width,
     round_to: int | Mapping[str, int] = StructureSpec.round_to,
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    tie: Sequence[str] = StructureSpec.tie,
+    depth: bool = StructureSpec.depth,
+    executor: Any = RunSpec.executor,
+    workers: int | None = RunSpec.workers,
     device: str | None = RunSpec.device,
     seed: int = RunSpec.seed,
     out_dir: str | os.PathLike[str] | None = RunSpec.out_dir,
@@ -87,6 +91,12 @@ def prune(
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it; a number, or globs to numbers.
         bounds: Globs to (lowest, highest) keep ratio.
+        tie: Globs; the groups that one of them matches share one keep ratio.
+        depth: Whether the search may drop whole residual branches.
+        executor: Where candidates are measured: ``serial`` is this process, ``processes`` several
+            of them; a name, a mapping with ``name`` and options, or an executor. Results are the
+            same.
+        workers: How many processes; None takes the executor's own number.
         device: Where networks run; None stays where the model is, ``auto`` takes a GPU.
         seed: Decides every random choice.
         out_dir: The run folder; None keeps nothing on disk.

@@ -80,7 +80,7 @@ def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> P
             names the module and the op.
     """
     from rlprune.compaction import probe
-    from rlprune.problem import create
+    from rlprune.problem import create, create_executor
 
     if not job.groups.prunable:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in job.groups)
@@ -97,6 +97,8 @@ def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> P
         open_limits=open_limits,
         seed=job.spec.seed,
         foresight=store.parent,
+        executor=create_executor(job.spec.executor, workers=job.spec.workers),
+        **job.spec.structure.decisions(),
     )
 
 

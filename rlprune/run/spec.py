@@ -16,12 +16,13 @@ from rlprune.budgets import BudgetSets, sets
 from rlprune.budgets.latency import DTYPES
 from rlprune.errors import ConfigError
 from rlprune.options import build, check_types, hint
-from rlprune.problem import EvaluatorConfig
+from rlprune.problem import EvaluatorConfig, create_executor
 from rlprune.run.folder import STAGES
 from rlprune.structure.limits import Limits
 from rlprune.training import FineTune
 
 EXPORTS = ("onnx", "torch_export")
+_DECISIONS = ("tie", "depth")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class StructureSpec:
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it: a number, or globs to numbers.
         bounds: Globs to (lowest, highest) keep ratio.
+        tie: Globs; the groups that one of them matches share one keep ratio.
+        depth: Whether the search may drop whole residual branches.
     """
 
     exclude: tuple[str, ...] = ()
     min_width: int = 1
     round_to: int | Mapping[str, int] = 1
     bounds: Mapping[str, tuple[float, ...] | list[float]] = field(default_factory=dict)
+    tie: tuple[str, ...] = ()
+    depth: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs no network; the rest is checked where the groups are found."""
@@ -50,7 +55,12 @@ class StructureSpec:
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of :func:`rlprune.discover`."""
-        return {**vars(self), "bounds": {g: tuple(pair) for g, pair in self.bounds.items()}}
+        own = {name: value for name, value in vars(self).items() if name not in _DECISIONS}
+        return {**own, "bounds": {g: tuple(pair) for g, pair in self.bounds.items()}}
+
+    def decisions(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`rlprune.space.Space`."""
+        return {name: getattr(self, name) for name in _DECISIONS}
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ class RunSpec:
         latency: How the report times networks.
         exports: Which files are written beside plan and weights.
         stages: Which stages run.
+        executor: Where candidates are measured, see :func:`rlprune.problem.create_executor`.
+        workers: How many processes; None takes the executor's own number.
         seed: Decides every random choice.
         device: Where networks run; None stays where the model is, ``auto`` takes a GPU.
         out_dir: The run folder; None keeps nothing.
@@ -133,6 +145,8 @@ class RunSpec:
     latency: TimingSpec = field(default_factory=TimingSpec)
     exports: tuple[str, ...] = EXPORTS
     stages: tuple[str, ...] = STAGES
+    executor: Any = "serial"
+    workers: int | None = None
     seed: int = 0
     device: Any = None
     out_dir: str | os.PathLike[str] | None = None
@@ -165,6 +179,7 @@ class RunSpec:
         from rlprune.search.agent import resolve_agent
 
         self.asked()
+        create_executor(self.executor, workers=self.workers)
         tasks.resolve(self.task)
         if self.agent is not None:
             resolve_agent(self.agent)
@@ -200,8 +215,9 @@ class RunSpec:
                 f"prune has no option {unknown[0]!r}; {hint(unknown[0], known | own)}"
             )
         structure = {name: value for name, value in structure.items() if value is not None}
-        if isinstance(structure.get("exclude"), str):
-            structure["exclude"] = (structure["exclude"],)
+        for name in ("exclude", "tie"):
+            if isinstance(structure.get(name), str):
+                structure[name] = (structure[name],)
         given["structure"] = build(StructureSpec, _tuples(structure), "structure")
         for name, kind in (
             ("evaluator", EvaluatorConfig), ("finetune", FineTune), ("latency", TimingSpec),
@@ -246,12 +262,22 @@ class RunSpec:
             stages=STAGES if stage in ("all", "pretrain") else (stage,),
             exports=config["export"],
             **{name: config[name] for name in _SAME},
-            **build(StructureSpec, config["structure"], "structure").options(),
+            **vars(build(StructureSpec, config["structure"], "structure")),
             **options,
         )
 
 
-_SAME = ("task", "agent", "evaluations", "compensation", "evaluator", "finetune", "latency", "seed")
+_SAME = (
+    "task",
+    "agent",
+    "evaluations",
+    "compensation",
+    "evaluator",
+    "finetune",
+    "latency",
+    "seed",
+    "executor",
+)
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (
     "model", "data", "pretrain", "dense_seed", "device", "threads", "run", "pretrained_dir",

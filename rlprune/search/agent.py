@@ -101,7 +101,12 @@ class Agent:
 
     def identity(self) -> dict[str, Any]:
         """Kind, options and what was learned before (see :mod:`rlprune.identity`)."""
-        return {"name": self.name, "type": type(self), "config": self.config, "state": self.state}
+        told = {"name": self.name, "type": type(self), "config": self.config, "state": self.state}
+        if self.config_class is not AgentConfig:
+            return told
+        known = {"session", "config", "state", "origin"}
+        own = {k: v for k, v in vars(self).items() if k not in known and not k.startswith("_")}
+        return {**told, "options": own}
 
     def options(self) -> dict[str, Any]:
         """How the session's codec and environments are made: ``anchor`` and ``project``."""

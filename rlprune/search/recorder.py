@@ -31,6 +31,14 @@ class RecordedEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         super().__init__(KeepRatioEnv(handle, **options))
         self._session = session
 
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Resets and books the reference plan, where it is another than the session's."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._session.record(info["reference"], proposed=False)
+        return observation, info
+
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         """Steps and books the evaluation that ends an episode."""
         observation, reward, terminated, truncated, info = self.env.step(action)

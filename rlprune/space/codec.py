@@ -20,6 +20,7 @@ can be predicted, for want of calibration data)."""
 
 _REMEMBERED = 1024
 _CLAMP_BISECTIONS = 12
+_BRANCH_REACH = 2.0
 
 
 class Codec:
@@ -27,7 +28,7 @@ class Codec:
 
     An action in [-1, 1] is a place on a decision's own scale: -1 is its smallest legal ratio, 0
     its anchor, +1 its largest; linear in between, so it is monotone, and 0 everywhere is the
-    anchor.
+    anchor. A branch changes sides a quarter of the way, so that a search around an anchor tries it.
 
     Args:
         problem: knows what plans cost.
@@ -70,13 +71,20 @@ class Codec:
             self.damage_roots = tuple(np.sqrt(curve) for curve in problem.sensitivity)
             choice = self._least_damage(problem.sensitivity)
         self.anchor = np.array(choice) / self.space.sizes
+        reach = np.where(self.space.branches, _BRANCH_REACH, 1.0)
+        self._up = reach * (self.space.highest - self.anchor)
+        self._down = reach * (self.anchor - self.space.lowest)
         self._final: dict[bytes, Choice] = {}
 
     def ratio(self, decision: int, action: float) -> float:
         """Keep ratio that one decision's action in [-1, 1] stands for."""
-        low, high = self.space.lowest[decision], self.space.highest[decision]
-        mid = self.anchor[decision]
-        return float(mid + action * (high - mid) if action >= 0 else mid + action * (mid - low))
+        return float(self.ratio_of(decision, np.array([action]))[0])
+
+    def ratio_of(self, decision: int, actions: np.ndarray) -> np.ndarray:
+        """Keep ratios ``[E]`` that several actions ``[E]`` in [-1, 1] of one decision stand for."""
+        up, down = self._up[decision], self._down[decision]
+        found = self.anchor[decision] + actions * np.where(actions >= 0, up, down)
+        return np.clip(found, 0.0, 1.0) if self.space.branches[decision] else np.asarray(found)
 
     def ratios(self, actions: np.ndarray) -> np.ndarray:
         """Keep ratios ``[..., n]`` of whole action sequences ``[..., n]``.
@@ -84,14 +92,12 @@ class Codec:
         Actions count in single precision, as in the environment's action space.
         """
         actions = np.clip(np.asarray(actions, dtype=np.float32), -1.0, 1.0).astype(np.float64)
-        up, down = self.space.highest - self.anchor, self.anchor - self.space.lowest
-        return np.asarray(self.anchor + actions * np.where(actions >= 0, up, down))
+        found = self.anchor + actions * np.where(actions >= 0, self._up, self._down)
+        return np.clip(found, 0.0, 1.0) if self.space.depth else np.asarray(found)
 
     def actions(self, ratios: np.ndarray) -> np.ndarray:
         """Actions ``[..., n]`` that stand for keep ratios: the inverse of :meth:`ratios`."""
-        above = ratios >= self.anchor
-        up, down = self.space.highest - self.anchor, self.anchor - self.space.lowest
-        span = np.where(above, up, down)
+        span = np.where(ratios >= self.anchor, self._up, self._down)
         return np.clip((ratios - self.anchor) / np.maximum(span, 1e-9), -1.0, 1.0)
 
     def action(self, decision: int, ratio: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from rlprune.inputs import batch_size
 from rlprune.ops import Moves, named
 from rlprune.ops.labels import Planes, varying
-from rlprune.structure.costs import Terms
+from rlprune.structure.costs import Terms, branch_columns
 from rlprune.structure.records import Source, Step, Trace
 
 if TYPE_CHECKING:
@@ -58,8 +59,11 @@ def _values(polynomial: Polynomial, widths: np.ndarray, tile: int) -> np.ndarray
     values = lengths[:, polynomial.terms[:, 0]]
     for factor in polynomial.terms.T[1:]:
         values = values * lengths[:, factor]
+    values = values * polynomial.scale
+    if sizes.all():
+        return np.asarray(values)
     present = np.hstack([sizes != 0, np.ones((len(sizes), 1), dtype=bool)])
-    return np.asarray(values * polynomial.scale * present[:, polynomial.branch])
+    return np.asarray(values * present[:, polynomial.branches()])
 
 
 def _polynomials(groups: Groups) -> dict[str, Polynomial]:
@@ -69,16 +73,9 @@ def _polynomials(groups: Groups) -> dict[str, Polynomial]:
         column[groups.members[group.name]] = at
     roots = trace.labels.roots()
     dense = np.array([group.width for group in groups.prunable], dtype=np.float64)
-    found = {kind: Terms(column, roots, dense) for kind in KINDS}
-    first = {
-        branch.name: min(at for at, g in enumerate(groups.prunable) if g.branch == branch.name)
-        for branch in groups.branches.values()
-    }
-
-    def branch_of(module: str) -> int:
-        holders = (first[b.name] for b in groups.branches.values() if b.holds(module))
-        return next(holders, -1)
-
+    names = [group.name for group in groups.prunable]
+    columns = partial(branch_columns, names, lambda: groups.branches.values())
+    found = {kind: Terms(column, roots, dense, columns) for kind in KINDS}
     for contraction in trace.contractions:
         rows, scale = [], 1.0 / batch
         for factor in contraction.factors:
@@ -86,7 +83,7 @@ def _polynomials(groups: Groups) -> dict[str, Polynomial]:
             for line in found["macs"].distinct(factor.lines):
                 rows.append(line)
                 scale /= factor.size
-        found["macs"].add(rows, scale, branch_of(contraction.module))
+        found["macs"].add(rows, scale, contraction.module)
     origins: dict[int, list[np.ndarray]] = {}
     for origin in trace.labels.origins:
         labels = np.arange(origin.start, origin.start + origin.size)
@@ -95,22 +92,22 @@ def _polynomials(groups: Groups) -> dict[str, Polynomial]:
         record = named(step.op)
         if record is None or record.macs is None or not step.shapes:
             continue
-        branch = branch_of(step.module)
+        module = step.module
         sources = [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Source)]
         held = [at for at in (_parameter(trace, source) for source in sources) if at >= 0]
         weight = max(held, key=lambda at: trace.tensors[at].numel(), default=None)
         rows = [] if weight is None else origins.get(weight, [])
         elements = 0.0 if weight is None else float(trace.tensors[weight].numel())
         scale = elements / float(np.prod([len(row) for row in rows] or [1]))
-        found["weights"].add(rows, scale, branch)
+        found["weights"].add(rows, scale, module)
         read = next((s for s in sources if s.step >= 0 and _parameter(trace, s) < 0), None)
         rows, scale = _lines(step, 0)
-        found["outputs"].add(rows, scale / batch, branch)
+        found["outputs"].add(rows, scale / batch, module)
         if read is None:
-            found["inputs"].add([], float(np.prod(step.shapes[0])) / batch, branch)
+            found["inputs"].add([], float(np.prod(step.shapes[0])) / batch, module)
         else:
             rows, scale = _lines(trace.steps[read.step], read.result)
-            found["inputs"].add(rows, scale / batch, branch)
+            found["inputs"].add(rows, scale / batch, module)
     return {kind: terms.polynomial() for kind, terms in found.items()}
 
 

@@ -172,7 +172,8 @@ class Space:
     def ratios(self, plan: Plan) -> np.ndarray:
         """``[n]`` keep ratios of a plan, whatever units it keeps.
 
-        A tie has the mean ratio of its groups. What lies in a dropped branch has its smallest.
+        A tie has the one at which its groups come nearest. What lies in a dropped branch has its
+        smallest.
         """
         self.check(plan)
         kept = np.array([len(units) for units in plan.keep.values()], dtype=np.float64)
@@ -185,8 +186,10 @@ class Space:
             elif decision.kind == "width":
                 out[at] = kept[columns[0]] / dense[columns[0]]
             else:
-                there = [c for c in columns if kept[c] > 0] or columns
-                out[at] = float((kept[there] / dense[there]).mean())
+                there = kept[columns] > 0
+                apart = np.abs(np.array(decision.widths) - kept[columns]) / dense[columns]
+                best = int((apart * there).sum(axis=1).argmin())
+                out[at] = decision.legal[best] / decision.size
         return np.clip(out, self.lowest, self.highest)
 
     def adjusted(self, plan: Plan, choice: Choice) -> Plan:

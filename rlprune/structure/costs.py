@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
 
+from rlprune.once import Once
 from rlprune.structure.groups import Group, Polynomial
 from rlprune.structure.records import Branch, Trace
 
@@ -17,7 +19,7 @@ def cost_polynomials(
     prunable: Sequence[Group],
     members: Mapping[str, np.ndarray],
     batch: int,
-    branches: Sequence[Branch] = (),
+    branches: Callable[[], Sequence[Branch]] = tuple,
 ) -> dict[str, Polynomial]:
     """Multiply-accumulates of one sample ("macs") and number of parameters ("params").
 
@@ -27,19 +29,16 @@ def cost_polynomials(
         prunable: groups whose widths are the variables, in order.
         members: root labels of every group's units.
         batch: samples in the traced inputs.
-        branches: that cost nothing when their groups keep nothing.
+        branches: finds those that cost nothing when their groups keep nothing; called when one
+            does.
     """
-    first = {b.name: min(k for k, g in enumerate(prunable) if g.branch == b.name) for b in branches}
-
-    def branch_of(name: str) -> int:
-        return next((first[b.name] for b in branches if b.holds(name)), -1)
-
+    columns = partial(branch_columns, [group.name for group in prunable], branches)
     roots = trace.labels.roots()
     column = np.full(len(trace.labels), -1, dtype=np.int64)
     for c, group in enumerate(prunable):
         column[members[group.name]] = c
     widths = np.array([g.width for g in prunable], dtype=np.float64)
-    macs = Terms(column, roots, widths)
+    macs = Terms(column, roots, widths, columns)
     for contraction in trace.contractions:
         rows, scale = [], 1.0 / batch
         for f in contraction.factors:
@@ -47,8 +46,8 @@ def cost_polynomials(
             for line in macs.distinct(f.lines):
                 rows.append(line)
                 scale /= f.size
-        macs.add(rows, scale, branch_of(contraction.module))
-    params = Terms(column, roots, widths)
+        macs.add(rows, scale, contraction.module)
+    params = Terms(column, roots, widths, columns)
     touched: dict[int, list[np.ndarray]] = {}
     for origin in trace.labels.origins:
         labels = np.arange(origin.start, origin.start + origin.size)
@@ -58,25 +57,49 @@ def cost_polynomials(
         if name in parameters:
             rows = touched.get(i, [])
             scale = tensor.numel() / float(np.prod([len(r) for r in rows] or [1]))
-            params.add(rows, scale, branch_of(name))
+            params.add(rows, scale, name)
     return {"macs": macs.polynomial(), "params": params.polynomial()}
+
+
+def branch_columns(
+    groups: Sequence[str], branches: Callable[[], Iterable[Branch]], names: Sequence[str]
+) -> np.ndarray:
+    """First column of the branch that holds each name; -1 where none does.
+
+    Args:
+        groups: names of the prunable groups, in order.
+        branches: finds those that may be dropped.
+        names: of modules or tensors.
+    """
+    column = {group: at for at, group in enumerate(groups)}
+    found = list(branches())
+    first = {b.name: min(column[g] for g in b.groups) for b in found}
+    rows = [next((first[b.name] for b in found if b.holds(name)), -1) for name in names]
+    return np.array(rows, dtype=np.int64)
 
 
 class Terms:
     """Collects products of affine dimension lengths."""
 
-    def __init__(self, column: np.ndarray, roots: np.ndarray, widths: np.ndarray) -> None:
+    def __init__(
+        self,
+        column: np.ndarray,
+        roots: np.ndarray,
+        widths: np.ndarray,
+        columns: Callable[[Sequence[str]], np.ndarray],
+    ) -> None:
+        self.columns = columns
         self.column, self.roots, self.widths = column, roots, widths
         self.rows: dict[bytes, int] = {}
         self.matrix: list[np.ndarray] = [np.zeros(len(widths))]
         self.offset: list[float] = [1.0]
         self.terms: list[list[int]] = []
         self.scale: list[float] = []
-        self.branch: list[int] = []
+        self.names: list[str] = []
 
-    def add(self, rows: Sequence[np.ndarray], scale: float, branch: int) -> None:
-        """Add ``scale * prod(length of each row of labels)``, unless the branch is dropped."""
-        self.branch.append(branch)
+    def add(self, rows: Sequence[np.ndarray], scale: float, name: str) -> None:
+        """Add ``scale * prod(length of each row of labels)``, unless what has the name is gone."""
+        self.names.append(name)
         self.terms.append([self._row(r) for r in rows])
         self.scale.append(scale)
 
@@ -113,5 +136,5 @@ class Terms:
             np.array(self.offset),
             terms,
             np.array(self.scale),
-            np.array(self.branch, dtype=np.int64),
+            Once(partial(self.columns, tuple(self.names))),
         )

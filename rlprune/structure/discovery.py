@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from rlprune.once import Once
 from rlprune.structure.branches import find_branches
 from rlprune.structure.costs import cost_polynomials
 from rlprune.structure.groups import Group, Groups, Slice
@@ -55,11 +57,8 @@ class Discovery:
         self.roots = self.labels.roots()
         self.frozen = self.labels.frozen()
 
-    def groups(self, *, branches: bool = True) -> Groups:
+    def groups(self) -> Groups:
         """The groups in execution order, frozen ones with the reason.
-
-        Args:
-            branches: whether to look for branches that may be dropped, which takes a pass.
 
         Raises:
             ConfigError: a glob matches nothing.
@@ -77,13 +76,11 @@ class Discovery:
             final.append(limits.apply(group, names[group.name], per_unit))
         final = [self._with_modules(g, slices.get(g.name, ())) for g in final]
         kept = {g.name: slices[g.name] for g in final if g.prunable}
-        found: tuple[Branch, ...] = ()
-        if branches:
-            found = self._branches(final, kept, members, names, limits)
-        inside = {name: branch.name for branch in found for name in branch.groups}
-        final = [replace(g, branch=inside.get(g.name, "")) for g in final]
+        branches = Once(partial(self._branches, final, kept, members, names, limits))
         prunable = [g for g in final if g.prunable]
-        costs = cost_polynomials(self.model, self.trace, prunable, members, self.run.batch, found)
+        costs = cost_polynomials(
+            self.model, self.trace, prunable, members, self.run.batch, branches
+        )
         aliases = {self.trace.names[i]: tuple(a) for i, a in self.run.aliases.items()}
         return Groups(
             self.model,
@@ -97,7 +94,7 @@ class Discovery:
             members,
             self.run.unused,
             time.perf_counter() - self.start,
-            found,
+            branches,
             self.run.other_inputs,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,8 +28,6 @@ class Group:
         max_width: most units that may be kept.
         divisor: kept widths are multiples of it (the dense width is always legal).
         modules: modules whose parameters the units index, in execution order.
-        branch: the residual branch that the group lies wholly inside and that a plan may drop;
-            empty where there is none.
     """
 
     name: str
@@ -41,22 +39,11 @@ class Group:
     max_width: int = 0
     divisor: int = 1
     modules: tuple[str, ...] = ()
-    branch: str = ""
-
-    @property
-    def droppable(self) -> bool:
-        """Whether a plan may keep nothing of the group.
-
-        It lies wholly inside a residual branch, which ends in an addition to a tensor of the same
-        shape. All groups with the same `branch` are emptied together; the branch then adds zero
-        and is not run.
-        """
-        return bool(self.branch)
 
     def legal_widths(self) -> tuple[int, ...]:
         """Widths a search may choose, ascending; a frozen group has only its dense width.
 
-        Width 0, which drops a branch, is not among them: see `droppable`.
+        Width 0, which drops a branch, is not among them: see `Groups.branch_of`.
         """
         if not self.prunable:
             return (self.width,)
@@ -89,22 +76,24 @@ class Polynomial:
     """A cost as a sum of products of affine functions of the widths.
 
     ``value(k) = sum_t scale[t] * prod_f (matrix @ k + offset)[terms[t, f]]``, summed over the
-    terms whose branch is not dropped. ``branch[t]`` is the first group (column) of the branch that
-    the term belongs to, -1 where it belongs to none.
+    terms whose branch is not dropped. ``branches()[t]`` is the first group (column) of the branch
+    that the term belongs to, -1 where it belongs to none; it is asked for where a width is 0.
     """
 
     matrix: np.ndarray
     offset: np.ndarray
     terms: np.ndarray
     scale: np.ndarray
-    branch: np.ndarray
+    branches: Callable[[], np.ndarray]
 
     def __call__(self, widths: Sequence[int]) -> float:
         """Cost at the given widths (prunable groups, execution order)."""
         sizes = np.asarray(widths, dtype=np.float64)
         lengths = self.matrix @ sizes + self.offset
         values = lengths[self.terms].prod(axis=1) * self.scale
-        return float((values * np.append(sizes != 0, True)[self.branch]).sum())
+        if not sizes.all():
+            values = values * np.append(sizes != 0, True)[self.branches()]
+        return float(values.sum())
 
     def many(self, widths: np.ndarray) -> np.ndarray:
         """Costs ``[P]`` at ``[P, n]`` widths."""
@@ -113,8 +102,10 @@ class Polynomial:
         values = lengths[self.terms[:, 0]]
         for factor in self.terms.T[1:]:
             values *= lengths[factor]
-        present = np.vstack([sizes != 0, np.ones_like(sizes[:1], dtype=bool)])
-        return np.asarray(self.scale @ (values * present[self.branch]))
+        if not sizes.all():
+            present = np.vstack([sizes != 0, np.ones_like(sizes[:1], dtype=bool)])
+            values = values * present[self.branches()]
+        return np.asarray(self.scale @ values)
 
 
 class Groups(Sequence[Group]):
@@ -131,7 +122,10 @@ class Groups(Sequence[Group]):
         members: for every group the root labels of its units.
         unused: parameters that no forward pass touches; they keep their size.
         seconds: what the discovery took.
-        branches: residual branches that a plan may drop, by name, in execution order.
+        branches: residual branches that a plan may drop, by name, in execution order. They lie
+            wholly in front of an addition to a tensor of the same shape. A plan that drops one
+            keeps nothing of its groups; it then adds zero and is not run. Found when first asked
+            for, which takes another pass.
         other_inputs: inputs of another size or batch that the network takes too; None without.
     """
 
@@ -148,7 +142,7 @@ class Groups(Sequence[Group]):
         members: dict[str, np.ndarray],
         unused: tuple[str, ...] = (),
         seconds: float = 0.0,
-        branches: Sequence[Branch] = (),
+        find_branches: Callable[[], Sequence[Branch]] = tuple,
         other_inputs: Any = None,
     ) -> None:
         self.model = model
@@ -160,10 +154,23 @@ class Groups(Sequence[Group]):
         self.unused = unused
         self.seconds = seconds
         self.other_inputs = other_inputs
-        self.branches = {b.name: b for b in branches}
+        self._find_branches = find_branches
         self._groups = tuple(groups)
         self._slices = slices
         self._costs = costs
+
+    @cached_property
+    def branches(self) -> Mapping[str, Branch]:
+        """Residual branches that a plan may drop; see above."""
+        return {branch.name: branch for branch in self._find_branches()}
+
+    @cached_property
+    def _branch_of(self) -> dict[str, str]:
+        return {group: name for name, branch in self.branches.items() for group in branch.groups}
+
+    def branch_of(self, group: str) -> str:
+        """The branch that a group lies wholly inside and that a plan may drop; empty if none."""
+        return self._branch_of.get(group, "")
 
     @property
     def formulas(self) -> Mapping[str, Polynomial]:
@@ -204,8 +211,8 @@ class Groups(Sequence[Group]):
         Raises:
             PlanError: some groups of a branch are empty and others not; names both.
         """
-        found = []
-        for branch in self.branches.values():
+        found: list[Branch] = []
+        for branch in self.branches.values() if 0 in widths.values() else ():
             empty = [n for n in branch.groups if widths.get(n) == 0]
             if not empty:
                 continue

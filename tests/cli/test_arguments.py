@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from rlprune.cli.arguments import continued, merged
+from rlprune.cli.arguments import continued, merged, own_agent
 from rlprune.errors import ConfigError
 
 
@@ -50,3 +51,36 @@ def test_a_run_that_is_not_there_or_swept_is_refused(run: Path, tmp_path: Path) 
         continued([f"run={tmp_path}"])
     with pytest.raises(ConfigError, match=r"hydra\.sweep\.dir"):
         continued(["-m", f"run={run}"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["agent=cem", "agent.samples=8"], ["agent=cem", "agent.samples=8"]),
+        (["seed=1"], ["seed=1"]),
+        (
+            ["seed=1", "agent=pkg.mod:Agent", "agent.step=0.2"],
+            ["agent=custom", "++agent._target_=pkg.mod:Agent", "seed=1", "++agent.step=0.2"],
+        ),
+        (
+            ["agent._target_=pkg.mod.Agent", "+agent.step=1"],
+            ["agent=custom", "++agent._target_=pkg.mod.Agent", "+agent.step=1"],
+        ),
+        (
+            ["agent=custom", "agent._target_=pkg.Agent"],
+            ["agent=custom", "++agent._target_=pkg.Agent"],
+        ),
+        (["-m", "agent=cem,random"], ["-m", "agent=cem,random"]),
+    ],
+)
+def test_an_agent_of_ones_own_is_written_as_hydra_reads_it(
+    given: list[str], expected: list[str]
+) -> None:
+    assert own_agent(given) == expected
+    assert own_agent(own_agent(given)) == expected
+
+
+def test_an_installed_agent_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("walker", "pkg.mod:Walker", "rlprune.agents")
+    monkeypatch.setattr("rlprune.plugins.entry_points", lambda group: [point])
+    assert own_agent(["agent=walker"]) == ["agent=custom", "++agent._target_=walker"]

@@ -81,7 +81,7 @@ def test_random_droppings_hold_law_1_and_the_predicted_costs(name: str) -> None:
     model, x = network(make), images(*shape)
     groups = discover(model, x)
     assert len(groups.branches) == count
-    assert {g.branch for g in groups if g.droppable} == set(groups.branches)
+    assert {groups.branch_of(g.name) for g in groups} - {""} == set(groups.branches)
     workspace = Workspace(groups)
     dense, names = workspace.build(Plan.dense_plan(groups))(x), list(groups.branches)
     for seed in range(2):
@@ -188,8 +188,8 @@ def written_beside(m: Block, x: Tensor) -> Tensor:
 def test_the_simplest_block_can_be_dropped() -> None:
     groups = discover(network(lambda: Block(lambda m, x: x + branch_of(m, x))), images(3, 4))
     assert {n: b.groups for n, b in groups.branches.items()} == {"b": ("a",)}
-    assert groups["a"].droppable
-    assert not groups["stem"].droppable
+    assert groups.branch_of("a") == "b"
+    assert groups.branch_of("stem") == ""
     assert groups["a"].legal_widths()[0] == 1
 
 

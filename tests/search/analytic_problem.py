@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from rlprune.budgets import Estimate
+from rlprune.compaction import discover
 from rlprune.plan import Plan
 from rlprune.problem import Evaluation, Ledger, SerialExecutor
 from rlprune.space import Space
-from rlprune.structure import discover
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ class LeastSquares:
         """The options (see :mod:`rlprune.identity`)."""
         return {"ridge": self.ridge, "patch_limit": self.patch_limit, "rows": self.rows}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.ridge, self.patch_limit, self.rows)
+
     def prepare(self, context: Context) -> Prepared:
         """Moments of the dense network; computed once per network and calibration data.
 

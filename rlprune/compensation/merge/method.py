@@ -82,6 +82,9 @@ class Merge:
         """The options (see :mod:`rlprune.identity`)."""
         return {"threshold": self.threshold, "lam": self.lam}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.threshold, self.lam)
+
     def prepare(self, groups: Groups) -> Prepared:
         """Follow the groups of a network and compare their units; done once per network."""
         known = self._prepared.get(groups)

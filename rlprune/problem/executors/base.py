@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from rlprune.problem.workbench import Answer, Request, Workbench
+    from rlprune.problem.assessor import Answer, Assessor, Request
 
 
 @runtime_checkable
@@ -17,11 +17,11 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many plans are measured at the same time."""
 
-    def answer(self, bench: Workbench, requests: Sequence[Request]) -> Iterator[Answer]:
+    def answer(self, assessor: Assessor, requests: Sequence[Request]) -> Iterator[Answer]:
         """Measure some plans.
 
         Args:
-            bench: measures one plan in this process; the same object in every call of a problem.
+            assessor: measures one plan in this process; the same object in every call of a problem.
             requests: what is asked.
 
         Yields:
@@ -32,4 +32,4 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of everything held for the benches; the next call starts anew."""
+        """Let go of everything held for the assessors; the next call starts anew."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlprune.problem.workbench import Answer, Request, Workbench
+    from rlprune.problem.assessor import Answer, Assessor, Request
 
 
 class SerialExecutor:
@@ -14,10 +14,10 @@ class SerialExecutor:
 
     workers = 1
 
-    def answer(self, bench: Workbench, requests: Sequence[Request]) -> Iterator[Answer]:
+    def answer(self, assessor: Assessor, requests: Sequence[Request]) -> Iterator[Answer]:
         """Measure some plans; see :class:`rlprune.problem.executors.Executor`."""
         for request in requests:
-            yield bench.answer(request)
+            yield assessor.answer(request)
 
     def close(self) -> None:
         """Nothing is held."""

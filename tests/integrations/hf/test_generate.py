@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from rlprune import hf
-from rlprune.compaction import build
+from rlprune.compaction import build, discover
 from rlprune.compaction.build import mask_in_place
 from rlprune.plan import Plan
-from rlprune.structure import discover
 from rlprune.structure.twin import copied
 from rlprune.zoo import transformers_tiny
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
@@ -59,7 +59,7 @@ class Answer:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-class Workbench:
+class Assessor:
     """Builds candidates and measures them; what it answers depends on the plan alone.
 
     Args:
@@ -81,12 +81,18 @@ class Workbench:
         calibration: Any,
     ) -> None:
         self.groups = groups
+        self._given = (quality, rescore, compensation, calibration)
         self.budgets = {budget.name: budget for budget in budgets}
         self.methods = methods(compensation)
         self._scores: dict[str, Quality] = {"quality": quality, "rescore": rescore}
         self._calibration = calibration
         self._workspace = Workspace(groups)
         self._seconds = dict.fromkeys(PARTS, 0.0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process builds its own workspace. Clocks are not read there, formulas not asked.
+        shipped = [replace(b, estimate=None) for b in self.budgets.values() if not b.measured]
+        return Assessor, (self.groups, shipped, *self._given)
 
     def candidate(self, plan: Plan) -> nn.Module:
         """The compacted network of a plan, in eval mode, valid until the next call."""
