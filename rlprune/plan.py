@@ -31,14 +31,18 @@ class Plan:
     Attributes:
         keep: kept unit indices by group, sorted.
         dense: the groups' dense widths.
+        vocabulary: ids of the tokens that stay, in the order of their new ids; empty for all.
     """
 
     keep: dict[str, tuple[int, ...]]
     dense: dict[str, int]
+    vocabulary: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if list(self.keep) != list(self.dense):
             raise PlanError("a plan needs the kept units and the dense width of the same groups")
+        if len(set(self.vocabulary)) < len(self.vocabulary) or min(self.vocabulary, default=0) < 0:
+            raise PlanError("vocabulary: ids of tokens must be distinct and at least 0")
         for name, units in self.keep.items():
             if list(units) != sorted(set(units)):
                 raise PlanError(f"group '{name}': kept units must be sorted and distinct")
@@ -71,7 +75,12 @@ class Plan:
         return hash(tuple(self.keep.values()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Plan) and self.keep == other.keep and self.dense == other.dense
+        return (
+            isinstance(other, Plan)
+            and self.keep == other.keep
+            and self.dense == other.dense
+            and self.vocabulary == other.vocabulary
+        )
 
     def masks(self) -> dict[str, Tensor]:
         """The plan as one boolean tensor over units for each group, [dense width]."""
@@ -87,7 +96,10 @@ class Plan:
         groups = {
             n: {"width": self.dense[n], "keep": list(units)} for n, units in self.keep.items()
         }
-        return json.dumps({"format": FORMAT, "groups": groups}, separators=(",", ":"))
+        content: dict[str, Any] = {"format": FORMAT, "groups": groups}
+        if self.vocabulary:
+            content["vocabulary"] = list(self.vocabulary)
+        return json.dumps(content, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -103,6 +115,7 @@ class Plan:
             groups: dict[str, Any] = data["groups"]
             keep = {n: tuple(int(u) for u in g["keep"]) for n, g in groups.items()}
             dense = {n: int(g["width"]) for n, g in groups.items()}
+            vocabulary = tuple(int(at) for at in data.get("vocabulary", ()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -110,7 +123,7 @@ class Plan:
                 f"not a plan: {type(error).__name__}: {error}; expected "
                 '{"format": 1, "groups": {name: {"width": n, "keep": [..]}}}'
             ) from error
-        return Plan(keep, dense)
+        return Plan(keep, dense, vocabulary)
 
     @staticmethod
     def uniform(groups: Groups, keep: float = 0.5, importance: Any = "l1") -> Plan:
@@ -197,7 +210,7 @@ class Plan:
                 known = ", ".join(groups.branches) or "none"
                 raise PlanError(f"no branch '{name}' can be dropped; those that can: {known}")
             keep.update({group: () for group in groups.branches[name].groups if group in keep})
-        return Plan(keep, self.dense)
+        return Plan(keep, self.dense, self.vocabulary)
 
     def check(self, groups: Groups) -> None:
         """Make sure the plan fits a network.

@@ -33,6 +33,16 @@ def test_the_best_units_are_kept(groups: Groups) -> None:
     assert plan.masks()["2"].tolist() == [False] * 4 + [True] * 2
 
 
+def test_a_vocabulary_is_part_of_a_plan(groups: Groups) -> None:
+    plan = Plan.uniform(groups, 0.5)
+    tokens = Plan(plan.keep, plan.dense, (0, 3, 2))
+    assert Plan.from_json(tokens.to_json()) == tokens != plan
+    assert tokens.drop(groups, []).vocabulary == (0, 3, 2)
+    assert tokens.digest != plan.digest == Plan(plan.keep, plan.dense, ()).digest
+    with pytest.raises(PlanError, match="vocabulary"):
+        Plan(plan.keep, plan.dense, (1, 1))
+
+
 def test_equal_scores_keep_the_first_units(groups: Groups) -> None:
     plan = Plan.uniform(groups, 0.5, {g.name: torch.ones(g.width) for g in groups.prunable})
     assert plan.keep == {"0": (0, 1, 2, 3, 4), "2": (0, 1, 2)}

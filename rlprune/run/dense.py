@@ -21,7 +21,7 @@ from rlprune.training import Pretrain, pretrain
 
 log = logging.getLogger(__name__)
 
-_RECIPE_FREE = ("checkpoint", "weights")
+_RECIPE_FREE = ("checkpoint", "trained", "weights")
 
 
 def factory_of(model: Mapping[str, Any], data: Data) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def dense_network(
     """Build the dense network with trained weights.
 
     With ``model["checkpoint"]`` the file is loaded; with ``model["weights"]`` torchvision
-    downloads them; otherwise the network is trained, and its weights are kept in ``folder`` under
+    downloads them; with ``model["trained"]`` the factory's network has them; otherwise the network
+    is trained, and its weights are kept in ``folder`` under
     a name made of everything they depend on, so that other runs find them. Runs that need the same
     network at the same time wait for the one that trains it.
 
@@ -74,7 +75,7 @@ def dense_network(
     if model.get("checkpoint"):
         log.info("dense network: %s", model["checkpoint"])
         return load_checkpoint(network, model["checkpoint"]).eval()
-    if model.get("weights"):
+    if model.get("weights") or model.get("trained"):
         return network.eval()
     if recipe.epochs == 0:
         log.warning("the dense network has no checkpoint and pretrain.epochs is 0: untrained")

@@ -21,9 +21,16 @@ def files(group):
 
 
 @pytest.mark.parametrize("path", files("model"))
-def test_model_configs(path):
+def test_model_configs(path, tmp_path):
     options = options_of(path)
     assert options.pop("checkpoint") is None
+    if options.get("path") == "???":  # a folder of the user's
+        from rlprune import hf
+        from rlprune.zoo.transformers_tiny import build
+
+        hf.save(build("bert")[0], tmp_path)
+        options["path"] = tmp_path
+        assert options.pop("trained")
     if options.get("_target_") == "???":
         options["_target_"] = "rlprune.models.small.MLP"
     if options.get("weights") == "DEFAULT":

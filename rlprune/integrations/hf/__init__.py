@@ -9,18 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlprune.integrations.hf.building import build
     from rlprune.integrations.hf.expression import Expression, express, follow
     from rlprune.integrations.hf.loading import load
+    from rlprune.integrations.hf.pipeline import prune
     from rlprune.integrations.hf.saving import save
     from rlprune.integrations.hf.vocabulary import trim_vocabulary
 
-__all__ = ["Expression", "express", "follow", "load", "save", "trim_vocabulary"]
+__all__ = ["Expression", "build", "express", "follow", "load", "prune", "save", "trim_vocabulary"]
 
 _HOMES = {
     "Expression": "expression",
+    "build": "building",
     "express": "expression",
     "follow": "expression",
     "load": "loading",
+    "prune": "pipeline",
     "save": "saving",
     "trim_vocabulary": "vocabulary",
 }

@@ -46,18 +46,18 @@ def load(
 
     where = Path(path).expanduser()
     source = str(where) if where.is_dir() else str(path)
-    content = _configuration(source, where)
+    content = configuration(path)
     kind = _class(content, architecture, source)
     try:
         model, info = kind.from_pretrained(
             source, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{source}: {error}") from error
     missing = sorted(info["missing_keys"])
     if missing and architecture is None:
         log.warning("%s does not hold %s: fresh weights", source, ", ".join(missing))
-    if info.get("mismatched_keys"):
+    if info.get("mismatched_keys") and not options.get("ignore_mismatched_sizes"):
         raise CheckpointError(f"{source}: of another shape: {list(info['mismatched_keys'])[:5]}")
     tokenizer = None
     if not where.is_dir() or any((where / name).is_file() for name in TOKENIZER_FILES):
@@ -68,10 +68,16 @@ def load(
     return model.eval(), tokenizer
 
 
-def _configuration(source: str, where: Path) -> dict[str, Any]:
-    """The configuration as plain data; checks a folder before transformers searches it."""
+def configuration(path: str | Path) -> dict[str, Any]:
+    """The configuration of a folder or a name on the hub as plain data.
+
+    Raises:
+        CheckpointError: it is not there, or there are no weights in safetensors beside it.
+    """
     import transformers
 
+    where = Path(path).expanduser()
+    source = str(where) if where.is_dir() else str(path)
     if not where.is_dir():
         try:
             found = transformers.PretrainedConfig.get_config_dict(source)[0]

@@ -1,0 +1,72 @@
+"""From a folder of the hub's layout to a smaller one: vocabulary, heads and neurons at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import rlprune
+from rlprune import hf
+from rlprune.budgets import disk_bytes
+from rlprune.plan import Plan
+from tests.integrations.hf.test_vocabulary import TRAINING, fast, network, wordpiece
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of Python's source lines: assignments, other statements, the rest."""
+    root = tmp_path_factory.mktemp("hub")
+    tokenizer = fast(wordpiece())
+    base = network("tied head with bias", len(tokenizer)).config
+    base.num_labels = 3
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.BertForSequenceClassification(base).eval()
+    hf.save(model, root / "dense", tokenizer)
+    lines = [" ".join(line.split()) for line in TRAINING]
+    labels = [0 if " = " in x else 1 if x.endswith(":") else 2 for x in lines]
+    rows = [f"{y} {x}" for y, x in zip(labels, lines, strict=True) if x]
+    (root / "train").write_text("\n".join(rows[:400]), encoding="utf-8")
+    (root / "corpus").write_text("\n".join(lines[:400]), encoding="utf-8")
+    return root
+
+
+def test_one_call_gives_a_smaller_folder_of_the_same_layout(folder: Path, tmp_path: Path) -> None:
+    result = hf.prune(
+        folder / "dense", tmp_path, corpus=folder / "corpus",
+        data={"name": "text", "train": folder / "train", "max_length": 24},
+        budgets={"disk_bytes": 0.82}, task="text_classification", evaluations=6, agent="random",
+        finetune=None, exclude=("bert.pooler",), progress=False,
+    )  # fmt: skip
+    pruned = tmp_path / "pruned"
+    before = (folder / "dense" / "model.safetensors").stat().st_size
+    assert result.costs["disk_bytes"] <= 0.82 * before
+    assert (pruned / "model.safetensors").stat().st_size == result.costs["disk_bytes"]
+    model, tokenizer = hf.load(pruned)
+    report = json.loads((pruned / "report.json").read_text())["vocabulary"]
+    assert report["tokens"]["after"] == len(tokenizer) < report["tokens"]["before"]
+    assert disk_bytes(model) < report["disk_bytes"]["after"] < report["disk_bytes"]["before"]
+    plan = Plan.from_json((pruned / "plan.json").read_text())
+    assert plan == result.plan
+    assert len(plan.vocabulary) == len(tokenizer)
+    old = hf.load(folder / "dense")[1]
+    for line in (folder / "corpus").read_text(encoding="utf-8").splitlines()[:50]:
+        new = tokenizer(line)["input_ids"]
+        assert [plan.vocabulary[at] for at in new] == old(line)["input_ids"]
+    inputs = tokenizer(["x = 1", "if x:"], padding=True, return_tensors="pt")
+    again = rlprune.load(tmp_path, trust=True)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, again(**inputs).logits)
+
+
+def test_a_folder_is_a_model_of_the_command_line(folder: Path) -> None:
+    model = rlprune.models.create(
+        _target_="rlprune.integrations.hf.build", path=str(folder / "dense"), num_classes=3
+    )
+    assert type(model).__name__ == "BertForSequenceClassification"
+    assert model.config.num_labels == 3  # type: ignore[union-attr]
