@@ -16,6 +16,7 @@ from rlprune.run.loading import load
 from rlprune.run.placing import place, resolve_device, use_threads
 from rlprune.run.pruning import launch, prune
 from rlprune.run.result import PruneResult
+from rlprune.run.schedule import ScheduleSpec
 from rlprune.run.spec import RunSpec, StructureSpec, TimingSpec
 from rlprune.run.verify import over_limit, values_of
 
@@ -25,6 +26,7 @@ __all__ = [
     "PruneResult",
     "RunFolder",
     "RunSpec",
+    "ScheduleSpec",
     "StructureSpec",
     "TimingSpec",
     "dense_network",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,9 +68,6 @@ class Job:
         self.spec = settled(self.asked, self.data)
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
-        if self.data is not None:
-            outputs = self.data.num_classes
-            self.data.task.check_network(self.dense, self.example_inputs, outputs)
         data = {} if self.data is None else describe(self.data)
         if self.data is not None:
             outputs = self.data.num_classes
@@ -110,11 +107,19 @@ class Job:
         return cls(dense, inputs, data, score, spec, budgets, spec.evaluations, folder)
 
     @property
-    def recipe(self) -> FineTune | None:
-        """The fine-tuning recipe, or None."""
+    def whole_recipe(self) -> FineTune | None:
+        """The fine-tuning recipe over all rounds of the schedule, or None."""
         recipe = self.spec.finetune
         assert not isinstance(recipe, str)
         return recipe
+
+    @property
+    def recipe(self) -> FineTune | None:
+        """The recipe of the fine-tuning stage: that of the last round, where there are several."""
+        recipe, schedule = self.whole_recipe, self.spec.schedule
+        if recipe is None or not schedule.iterative:
+            return recipe
+        return replace(recipe, epochs=schedule.share(recipe.epochs, schedule.rounds))
 
     @cached_property
     def groups(self) -> Groups:
@@ -173,6 +178,8 @@ class Job:
             "decisions": self.spec.structure.decisions(),
             "seed": self.spec.seed,
         }
+        if self.spec.schedule.iterative:
+            settings.update(schedule=self.spec.schedule, finetune=self.whole_recipe)
         return {name: describe(setting) for name, setting in settings.items()}
 
     def _agent(self) -> Any:

@@ -16,6 +16,7 @@ from rlprune.run.folder import RunFolder
 from rlprune.run.front_run import prune_front
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
+from rlprune.run.schedule import ScheduleSpec
 from rlprune.run.spec import RunSpec, StructureSpec
 from rlprune.run.stages import Stages
 from rlprune.training import FineTune
@@ -36,6 +37,7 @@ def prune(
     compensation: Any = RunSpec.compensation,
     evaluator: EvaluatorConfig | Mapping[str, Any] | None = None,
     finetune: FineTune | Mapping[str, Any] | str | None = RunSpec.finetune,
+    schedule: ScheduleSpec | Mapping[str, Any] | str | None = None,
     exclude: Sequence[str] = StructureSpec.exclude,
     min_width: int = StructureSpec.min_width,
     round_to: int | Mapping[str, int] = StructureSpec.round_to,
@@ -87,6 +89,8 @@ def prune(
         finetune: The recipe, or names and values of some of it; None leaves the network as
             compensation left it. ``auto`` is ``FineTune()`` with the fields that the task asks for
             where there is data, and None without.
+        schedule: ``oneshot``, or ``iterative``: rounds of pruning and fine-tuning, which share
+            evaluations and epochs; or names and values, see :class:`rlprune.run.ScheduleSpec`.
         exclude: Globs of groups that stay whole.
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it; a number, or globs to numbers.

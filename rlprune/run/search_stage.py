@@ -7,7 +7,7 @@ import csv
 import io
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from rlprune.run.job import Job
 from rlprune.run.verify import MARGIN, over_limit, require_met, values_of
 
 if TYPE_CHECKING:
+    from rlprune.budgets import ResolvedBudget
     from rlprune.problem import Problem
     from rlprune.search import Agent, SearchResult
 
@@ -160,7 +161,7 @@ def write_found(job: Job, evaluator: Problem, result: SearchResult) -> dict[str,
     from rlprune.search.agent import RUN_SUBFOLDER
 
     plan, network, costs = _choose(job, evaluator, [f.evaluation.plan for f in result.finalists])
-    _write(job, plan, network, list(result.history))
+    write_plan(job, plan, network, list(result.history))
     shutil.rmtree(job.folder / RUN_SUBFOLDER, ignore_errors=True)
     result.agent.save(job.folder / RUN_SUBFOLDER)
     return {
@@ -173,28 +174,30 @@ def write_found(job: Job, evaluator: Problem, result: SearchResult) -> dict[str,
         "seconds": result.seconds,
         "stats": dict(evaluator.stats),
         "start": result.agent.origin,
-        "budgets": {
-            budget.name: {
-                "limit": budget.limit,
-                "dense": budget.dense,
-                "unit": budget.unit,
-                "spec": budget.spec,
-                "measured": budget.measured,
-            }
-            for budget in evaluator.budgets
-        },
-        "groups": [
-            {
-                "name": group.name,
-                "kind": group.kind,
-                "dense": group.width,
-                "kept": plan.widths.get(group.name, group.width),
-                "prunable": group.prunable,
-                "reason": group.reason,
-            }
-            for group in job.groups
-        ],
+        "budgets": told_budgets(evaluator.budgets),
+        "groups": told_groups(job, plan),
     }
+
+
+def told_budgets(budgets: Sequence[ResolvedBudget]) -> dict[str, dict[str, Any]]:
+    """What the record of a search says of its budgets."""
+    fields = ("limit", "dense", "unit", "spec", "measured")
+    return {budget.name: {key: getattr(budget, key) for key in fields} for budget in budgets}
+
+
+def told_groups(job: Job, plan: Plan) -> list[dict[str, Any]]:
+    """What the record of a search says of every group."""
+    return [
+        {
+            "name": group.name,
+            "kind": group.kind,
+            "dense": group.width,
+            "kept": plan.widths.get(group.name, group.width),
+            "prunable": group.prunable,
+            "reason": group.reason,
+        }
+        for group in job.groups
+    ]
 
 
 def _choose(
@@ -232,7 +235,10 @@ def _candidates(evaluator: Problem, finalists: Sequence[Plan]) -> Iterator[Plan]
         yield space.adjusted(best, space.choice(smaller))
 
 
-def _write(job: Job, plan: Plan, network: nn.Module, history: list[dict[str, float]]) -> None:
+def write_plan(
+    job: Job, plan: Plan, network: nn.Module, history: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write plan, masks, the compacted network and the history of a search."""
     columns = list(dict.fromkeys(key for row in history for key in row))
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, lineterminator="\n")

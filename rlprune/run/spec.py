@@ -18,6 +18,7 @@ from rlprune.errors import ConfigError
 from rlprune.options import build, check_types, hint
 from rlprune.problem import EvaluatorConfig, create_executor
 from rlprune.run.folder import STAGES
+from rlprune.run.schedule import ScheduleSpec
 from rlprune.structure.limits import Limits
 from rlprune.training import FineTune
 
@@ -110,6 +111,7 @@ class RunSpec:
             and fine-tuning.
         evaluator: How candidates are scored.
         finetune: The recipe; ``auto`` trains where there is data.
+        schedule: One-shot, or iterative: a name, or the settings.
         structure: What may be pruned.
         latency: How the report times networks.
         exports: Which files are written beside plan and weights.
@@ -141,6 +143,7 @@ class RunSpec:
     compensation: Any = "auto"
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     finetune: FineTune | Literal["auto"] | None = "auto"
+    schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
     structure: StructureSpec = field(default_factory=StructureSpec)
     latency: TimingSpec = field(default_factory=TimingSpec)
     exports: tuple[str, ...] = EXPORTS
@@ -170,6 +173,8 @@ class RunSpec:
         if isinstance(self.factory, Mapping) and not all(isinstance(k, str) for k in self.factory):
             raise ConfigError("factory: expected keyword arguments of rlprune.models.create")
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
+        if self.schedule.iterative and self.asked().varied is not None:
+            raise ConfigError("schedule=iterative takes one limit for each budget, not a list")
         self._resolve()
 
     def _resolve(self) -> None:
@@ -219,8 +224,11 @@ class RunSpec:
             if isinstance(structure.get(name), str):
                 structure[name] = (structure[name],)
         given["structure"] = build(StructureSpec, _tuples(structure), "structure")
+        if isinstance(given.get("schedule"), str):
+            given["schedule"] = {"name": given["schedule"]}
         for name, kind in (
             ("evaluator", EvaluatorConfig), ("finetune", FineTune), ("latency", TimingSpec),
+            ("schedule", ScheduleSpec),
         ):  # fmt: skip
             value = given.get(name)
             if isinstance(value, Mapping) or (
@@ -268,16 +276,9 @@ class RunSpec:
 
 
 _SAME = (
-    "task",
-    "agent",
-    "evaluations",
-    "compensation",
-    "evaluator",
-    "finetune",
-    "latency",
-    "seed",
-    "executor",
-)
+    "task", "agent", "evaluations", "compensation", "evaluator", "finetune", "schedule", "latency",
+    "seed", "executor",
+)  # fmt: skip
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (
     "model", "data", "pretrain", "dense_seed", "device", "threads", "run", "pretrained_dir",

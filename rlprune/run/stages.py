@@ -102,8 +102,17 @@ class Stages:
         from rlprune.run.search_stage import outputs, run_search
 
         settings = self.job.settings["search"]
-        run = self._own_search or (lambda: run_search(self.job))
+        run = self._own_search or self._own_rounds or (lambda: run_search(self.job))
         return self._stage("search", settings, lambda _: outputs(self.job), run)
+
+    @property
+    def _own_rounds(self) -> Callable[[], dict[str, Any]] | None:
+        """The search of an iterative schedule, which is made of runs itself."""
+        if not self.job.spec.schedule.iterative:
+            return None
+        from rlprune.run.rounds import run_rounds
+
+        return lambda: run_rounds(self.job)
 
     def _finetune(self, search: StageRecord, plan: Plan) -> StageRecord | None:
         from rlprune.run.finetune_stage import OUTPUTS, run_finetune
