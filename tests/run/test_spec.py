@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import rlprune
-from rlprune import FineTune
+from rlprune import FineTune, tasks
 from rlprune.budgets import parse
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.identity import describe
-from rlprune.problem import EvaluatorConfig
+from rlprune.problem import EvaluatorConfig, create_executor
 from rlprune.run import RunSpec, StructureSpec, TimingSpec
 from rlprune.run.config import compose
 from rlprune.search import create_agent
@@ -26,7 +26,13 @@ def settled_form(spec: RunSpec) -> dict[str, Any]:
     agent = dict(spec.agent) if isinstance(spec.agent, dict) else {"name": spec.agent}
     spec = replace(spec, agent=None, budgets={"macs": 0.5})
     found = {field.name: describe(getattr(spec, field.name)) for field in fields(spec)}
-    return {**found, "agent": describe(create_agent(**agent))}
+    executor = create_executor(spec.executor)
+    return {
+        **found,
+        "agent": describe(create_agent(**agent)),
+        "task": describe(tasks.resolve(spec.task)),
+        "executor": [type(executor).__name__, executor.workers],
+    }
 
 
 def test_python_command_line_and_benchmarks_have_the_same_defaults() -> None:
