@@ -60,7 +60,23 @@ def concept_rows(corpus: Corpus, concept: str) -> np.ndarray:
     return found
 
 
-def concept_map(top: TopWindows, name: str, of_concept: np.ndarray) -> ConceptMap:
+def contexts(corpus: Corpus, tokens: int = 8) -> np.ndarray:
+    """A number for every row, the same where its own and the tokens before it are, ``[rows]``.
+
+    Licences and headers stand in many programs; their copies are one witness, not many.
+
+    Args:
+        corpus: the programs.
+        tokens: how many sub-words are compared, the row's own included.
+    """
+    padded = np.concatenate([np.full(tokens - 1, -1), corpus.ids])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, tokens)
+    return np.asarray(np.unique(windows, axis=0, return_inverse=True)[1]).reshape(-1)
+
+
+def concept_map(
+    top: TopWindows, name: str, of_concept: np.ndarray, context: np.ndarray | None = None
+) -> ConceptMap:
     """The units whose top windows are of a concept more often than chance allows.
 
     A unit holds it if at least half of its top windows are of it and a binomial test against the
@@ -70,19 +86,30 @@ def concept_map(top: TopWindows, name: str, of_concept: np.ndarray) -> ConceptMa
         top: of all layers.
         name: for people.
         of_concept: ``[rows]`` bool, from :func:`concept_rows`.
+        context: from :func:`contexts`; windows of one number count once. None counts all.
     """
     from scipy.stats import binom
 
-    base = float(of_concept.mean())
+    code = np.arange(len(of_concept)) if context is None else context
+    first = np.unique(code, return_index=True)[1]
+    base = float(of_concept[first].mean())
     units = sum(at.shape[-2] * (at.ndim - 1) for at in top.rows)
-    k = top.rows[0].shape[-1]
-    needed = max(int(binom.isf(0.01 / units, k, base)) + 1, (k + 1) // 2)
+    most = top.rows[0].shape[-1]
+    needed = np.maximum(
+        binom.isf(0.01 / units, np.arange(most + 1), base) + 1, (np.arange(most + 1) + 1) // 2
+    )
     holders, lift = [], []
     for at in top.rows:
-        hits = of_concept[at.numpy()].sum(-1)
-        hits = hits if hits.ndim == 1 else hits.max(0)
-        holders.append(tuple(int(unit) for unit in np.flatnonzero(hits >= needed)))
-        lift.append(float(hits.mean() / k / max(base, 1e-12)))
+        planes = at.numpy().reshape(-1, at.shape[-2], most)
+        share, holds = np.zeros(planes.shape[:2]), np.zeros(planes.shape[:2], dtype=bool)
+        for side, plane in enumerate(planes):
+            for unit, rows in enumerate(plane):
+                kept = rows[np.unique(code[rows], return_index=True)[1]]
+                hits = int(of_concept[kept].sum())
+                share[side, unit] = hits / len(kept)
+                holds[side, unit] = hits >= needed[len(kept)]
+        holders.append(tuple(int(unit) for unit in np.flatnonzero(holds.any(0))))
+        lift.append(float(share.max(0).mean() / max(base, 1e-12)))
     return ConceptMap(name, base, tuple(holders), tuple(lift))
 
 

@@ -33,6 +33,7 @@ from rlprune.analysis.memories import (
     agreement,
     concept_map,
     concept_rows,
+    contexts,
     overlap,
     predictions,
     words_of,
@@ -129,7 +130,7 @@ class Study:
     def identity(self) -> str:
         """Digest of the network, the programs and the options."""
         state = dict(self.model.state_dict())
-        return digest(["study 1", state, list(self._sources), dataclasses.asdict(self.options)])
+        return digest(["study 2", state, list(self._sources), dataclasses.asdict(self.options)])
 
     def run(self, section: str) -> dict[str, Any]:
         """Compute a section, or take it from the folder where it is of the same identity.
@@ -238,7 +239,8 @@ class Study:
                 wanted[name] = concept_rows(corpus, name)
             except ConfigError:
                 continue
-        maps = {name: concept_map(top, name, rows) for name, rows in wanted.items()}
+        context = contexts(corpus)
+        maps = {name: concept_map(top, name, rows, context) for name, rows in wanted.items()}
         pairs: list[dict[str, Any]] = []
         for a, b in ((a, b) for a in maps for b in maps if a < b):
             shared, chance = overlap(maps[a], maps[b], top)
@@ -293,7 +295,7 @@ class Study:
                 votes = words_of(self.tokenizer, ids)
             except StructureError:
                 votes = []
-            windows = [self.corpus.window(row, 36, 12) for row in rows[:6]]
+            windows = list(dict.fromkeys(self.corpus.window(row, 36, 12) for row in rows))[:6]
             found.append(
                 {
                     "concept": name, "layer": top.layers[number].path, "unit": unit,

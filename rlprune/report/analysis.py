@@ -220,7 +220,9 @@ def _maps(section: Mapping[str, Any]) -> Figure:
     ] or [[0.0]]  # fmt: skip
     image = axes.imshow(shares, aspect="auto", cmap="Blues", vmin=0)
     axes.set_yticks(range(len(maps)), [one["name"] for one in maps], fontsize=7)
-    axes.set_xlabel("layer (from 0)")
+    axes.set_xticks(range(len(shares[0])), [str(i + 1) for i in range(len(shares[0]))],
+                    fontsize=7)  # fmt: skip
+    axes.set_xlabel("layer")
     figure.colorbar(image, label="units that hold it, %")
     return figure
 

@@ -20,6 +20,7 @@ from rlprune.analysis.memories import (
     agreement,
     concept_map,
     concept_rows,
+    contexts,
     overlap,
     predictions,
     unembedding,
@@ -108,6 +109,11 @@ def test_concepts_by_label_and_by_pattern(trained: tuple[Any, Any], corpus: Corp
     shared, chance = overlap(maps[0], maps[1], top)
     assert shared <= sum(map(len, maps[0].holders))
     assert chance > 0
+    context = contexts(corpus, 3)
+    same = np.flatnonzero(context == context[500])
+    assert {tuple(corpus.ids[max(0, r - 2) : r + 1]) for r in same} == {tuple(corpus.ids[498:501])}
+    once = concept_map(top, "NUMBER", number, number.astype(np.int64))
+    assert sum(map(len, once.holders)) == 0  # one witness proves nothing
     shuffled = np.random.default_rng(0).permutation(concept_rows(corpus, "NUMBER"))
     assert sum(map(len, concept_map(top, "noise", shuffled).holders)) == 0
     with pytest.raises(ConfigError, match="no token"):
