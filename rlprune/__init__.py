@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlprune.version import VERSION
 
 if TYPE_CHECKING:
-    from rlprune import budgets, importance, models
+    from rlprune import budgets, importance, models, tasks
     from rlprune.budgets import Budget
     from rlprune.compaction import discover
     from rlprune.data import Data
@@ -43,6 +43,7 @@ __all__ = [
     "prune",
     "save_sparse",
     "sparsify",
+    "tasks",
 ]
 
 _HOMES = {
@@ -69,6 +70,7 @@ _MODULES = {
     "hf": "rlprune.integrations.hf",
     "importance": "rlprune.importance",
     "models": "rlprune.models",
+    "tasks": "rlprune.tasks",
 }
 
 __version__ = VERSION
