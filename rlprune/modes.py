@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """Put a network into eval mode and restore every module's own training flag afterwards.
 
+    Caches that modules drop when their mode is set are dropped before and after.
+
     Args:
         module: The network.
 
@@ -26,6 +28,7 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     try:
         yield module
     finally:
+        module.eval()
         for part, training in flags:
             part.training = training
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlprune.compaction.adapters.attributes import attributes_of
 from rlprune.compaction.slicing import Slicer
+from rlprune.modes import evaluating
 from rlprune.plan import Plan
 from rlprune.structure.branches import without
 from rlprune.structure.groups import Groups
@@ -53,7 +54,8 @@ def build(
     dropped = groups.dropped(plan.widths)
     model = without(groups.model, dropped, memo)
     attributes_of(groups).apply(model, plan, dropped)
-    return model
+    with evaluating(model):  # what a module has cached from its weights is not the copy's
+        return model
 
 
 def mask_in_place(groups: Groups, model: nn.Module, plan: Plan) -> None:
@@ -120,7 +122,7 @@ class Workspace:
                 else:
                     module._buffers[attribute] = small
         self._set_attributes(plan)
-        return self._model
+        return self._model.eval()
 
     def _places(self) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
         """Where every parameter of the copy is registered."""

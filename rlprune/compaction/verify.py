@@ -17,6 +17,7 @@ from rlprune.compaction.plans import uneven_plan
 from rlprune.compaction.slicing import Slicer
 from rlprune.errors import StructureError
 from rlprune.inputs import batch_of, batch_size, to_device
+from rlprune.modes import evaluating
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.twin import copied
@@ -32,7 +33,8 @@ def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
     plan.check(groups)
     model = copied(groups.model, {})
     mask_in_place(groups, model, plan)
-    return model
+    with evaluating(model):  # what a module has cached from its weights is dropped
+        return model
 
 
 def probe(groups: Groups) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rlprune import problem
-from rlprune.compaction import Workspace, discover
+from rlprune.compaction import Workspace, build, discover, masked_copy, verify
 from rlprune.data import Data
 from rlprune.plan import Plan
 from rlprune.problem import EvaluatorConfig
@@ -44,3 +44,43 @@ def test_quality_does_not_depend_on_what_was_evaluated_before() -> None:
     used.evaluate([5])
     assert used.evaluate([8]).quality == fresh.evaluate([8]).quality
     assert fresh.evaluate([5]).quality == used.evaluate([5]).quality
+
+
+class Cached(nn.Module):
+    """Keeps what it computes from its weights, until its mode is set, as timm's attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.o = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.gain = nn.Parameter(torch.rand(8))
+        self.cache: dict[str, torch.Tensor] = {}
+
+    def train(self, mode: bool = True) -> Cached:
+        self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return self.o(self.a(x) * self.gain.exp())
+        if "gain" not in self.cache:
+            self.cache["gain"] = self.gain.detach().exp()
+        return self.o(self.a(x) * self.cache["gain"])
+
+
+def test_what_the_dense_network_has_cached_is_not_handed_on() -> None:
+    torch.manual_seed(0)
+    model, x = Cached().eval(), torch.randn(4, 6)
+    model(x)
+    groups = discover(model, x)
+    workspace = Workspace(groups)
+    scores = {group.name: torch.arange(group.width).float() for group in groups.prunable}
+    for width in (3, 5):
+        plan = Plan.from_widths(groups, [width], scores)
+        small = build(groups, plan)
+        assert torch.equal(small(x), workspace.build(plan)(x))
+        torch.testing.assert_close(small(x), masked_copy(groups, plan)(x))
+    verify(groups, small, plan)
+    small.load_state_dict({n: 2 * t for n, t in small.state_dict().items()})
+    fresh = build(groups, plan)
+    fresh.load_state_dict(small.state_dict())
+    assert torch.equal(small(x), fresh(x))
