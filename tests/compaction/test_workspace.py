@@ -40,10 +40,12 @@ def test_quality_does_not_depend_on_what_was_evaluated_before() -> None:
         problem.create(groups, {"macs": 0.9}, data=Data(train=(x, y)), config=config)
         for _ in range(2)
     )
-    used.evaluate([3])
-    used.evaluate([5])
-    assert used.evaluate([8]).quality == fresh.evaluate([8]).quality
-    assert fresh.evaluate([5]).quality == used.evaluate([5]).quality
+    scores = {group.name: torch.arange(group.width).float() for group in groups.prunable}
+    three, five, eight = (Plan.from_widths(groups, [n], scores) for n in (3, 5, 8))
+    used.evaluate(three)
+    used.evaluate(five)
+    assert used.evaluate(eight).quality == fresh.evaluate(eight).quality
+    assert fresh.evaluate(five).quality == used.evaluate(five).quality
 
 
 class Cached(nn.Module):
