@@ -40,7 +40,8 @@ search sparse
 analysis
 export
 report
-run integrations
+run
+integrations
 oneshot
 cli bench zoo
 """
