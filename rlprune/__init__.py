@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlprune.version import VERSION
 
 if TYPE_CHECKING:
-    from rlprune import budgets, importance, models, tasks
+    from rlprune import analysis, budgets, importance, models, tasks
     from rlprune.budgets import Budget
     from rlprune.compaction import discover
     from rlprune.data import Data
@@ -30,6 +30,7 @@ __all__ = [
     "Plan",
     "PruneResult",
     "RlpruneError",
+    "analysis",
     "budgets",
     "compact",
     "discover",
@@ -66,6 +67,7 @@ _HOMES = {
     "sparsify": "rlprune.sparse",
 }
 _MODULES = {
+    "analysis": "rlprune.analysis",
     "budgets": "rlprune.budgets",
     "hf": "rlprune.integrations.hf",
     "importance": "rlprune.importance",
