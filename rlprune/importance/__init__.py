@@ -19,6 +19,7 @@ from rlprune.importance.held import concept, memory, redundancy
 from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
 from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
+from rlprune.importance.taylor_example import taylor_example, taylor_kl
 from rlprune.plugins import Registry
 from rlprune.progress import track
 from rlprune.tasks import Task
@@ -37,6 +38,8 @@ for _name, _criterion in {
     "l2": l2,
     "bn_scale": bn_scale,
     "taylor": taylor,
+    "taylor_example": taylor_example,
+    "taylor_kl": taylor_kl,
     "activation": activation,
     "fpgm": fpgm,
     "obs": obs,
@@ -75,7 +78,8 @@ def scores(
         groups: The network's groups.
         criterion: A built-in name, a function, or the dotted path of one.
         data: Calibration data (see :func:`rlprune.batches.as_batches`), for criteria that use it.
-        loss: ``(output, labels) -> scalar`` for ``taylor``, in place of the task's.
+        loss: ``(output, labels) -> scalar`` for ``taylor`` and ``taylor_example``, in place
+            of the task's.
         task: What the network is for; None infers it from the data.
         generator: Source of randomness for ``random``; seed 0 by default.
 
@@ -128,6 +132,8 @@ __all__ = [
     "redundancy",
     "scores",
     "taylor",
+    "taylor_example",
+    "taylor_kl",
     "unit_rows",
     "weight_slices",
 ]

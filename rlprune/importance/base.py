@@ -65,6 +65,14 @@ class ScoringData:
         task = self._task or tasks.infer(inputs, labels, "calibration data")
         return task.loss(task.rows(task.answer(model, inputs), labels, inputs))
 
+    def answers(self, model: Any, inputs: ExampleInputs) -> Tensor:
+        """The rows of a network's answer that a task compares, ``[rows, values]``."""
+        task = self._task
+        if task is None:
+            found = answer(model, inputs)
+            return found.reshape(-1, found.shape[-1]).float()
+        return task.rows(task.answer(model, inputs), None, inputs).answers
+
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
         """The value computed under ``key`` the first time it was asked for."""
         if key not in self._once:
