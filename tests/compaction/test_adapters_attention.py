@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from rlprune.attention import adaptive_class, stock_class
 from rlprune.compaction import Workspace, build, discover, verify
+from rlprune.compaction.difference import difference
+from rlprune.compaction.plans import uneven_plan
 from rlprune.compaction.verify import masked_copy
 from rlprune.errors import StructureError
 from rlprune.plan import Plan
@@ -283,3 +285,26 @@ def test_window_attention_loses_heads(name: str) -> None:
         plan = random_plan(groups, seed)
         assert verify(groups, build(groups, plan), plan) <= 1e-10
         assert verify(groups, workspace.build(plan), plan) <= 1e-10
+
+
+@pytest.mark.parametrize("whole", [("a",), ("i",), ("i", "a.out_proj"), ()])
+def test_attention_between_layers_that_shrink(whole: tuple[str, ...]) -> None:
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.i, self.a = nn.Linear(6, 16), nn.MultiheadAttention(16, 4, batch_first=True)
+            self.o = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.i(x))
+            out: Tensor = self.o(self.a(h, h, h, need_weights=False)[0])
+            return out
+
+    torch.manual_seed(0)
+    model, x = Between().double().eval(), torch.randn(2, 5, 6, dtype=torch.float64)
+    groups = discover(model, x)
+    assert [g.name for g in groups.prunable] == ["i", "a", "a.out_proj"]
+    plan = uneven_plan(groups, whole)
+    small = build(groups, plan)
+    assert difference(masked_copy(groups, plan), small, x).agrees
+    assert small.a.embed_dim == small.o.in_features

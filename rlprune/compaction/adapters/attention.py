@@ -19,8 +19,14 @@ def _multihead(dense: nn.Module, small: nn.Module, grouped: str | None) -> None:
     else:
         inner = small.q_proj_weight.shape[0]
     small.num_heads = inner // dense.head_dim
-    # nn.TransformerEncoderLayer asks _qkv_same_embed_dim before it takes its fused path.
-    pruned = inner != small.embed_dim
+    packed = small.in_proj_weight is not None
+    weights = [small.in_proj_weight] * 2 if packed else [small.q_proj_weight, small.k_proj_weight]
+    query, key = weights[0].shape[1], weights[1].shape[1]
+    small.kdim, small.vdim = key, key if packed else small.v_proj_weight.shape[1]
+    small.embed_dim = small.out_proj.weight.shape[0]
+    # Only the adaptive class can hold widths that differ; nn.TransformerEncoderLayer asks
+    # _qkv_same_embed_dim before it takes its fused path.
+    pruned = len({inner, query, small.embed_dim}) > 1
     adapt(small, pruned)
     small._qkv_same_embed_dim = dense._qkv_same_embed_dim and not pruned
 
