@@ -47,7 +47,7 @@ def export(network: nn.Module, example_inputs: Any, folder: Path, name: str) -> 
     for dynamic in (True, False):
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            with _quiet(), evaluating(network), torch.no_grad():
+            with _quiet(), _without_cache(network), evaluating(network), torch.no_grad():
                 program = _program(network, inputs, dynamic)
                 _WRITERS[name](program, temporary)
                 difference = _CHECKS[name](temporary, network, inputs, dynamic)
@@ -139,6 +139,21 @@ def _difference(found: Any, expected: Any) -> float:
         (float((a.double() - b.double()).abs().max()) for a, b in pairs if isinstance(b, Tensor)),
         default=0.0,
     )
+
+
+@contextlib.contextmanager
+def _without_cache(network: nn.Module) -> Iterator[None]:
+    """Let a network of transformers return tensors alone: exporters know no caches."""
+    config = getattr(network, "config", None)
+    if not getattr(config, "use_cache", False):
+        yield
+        return
+    assert config is not None
+    config.use_cache = False
+    try:
+        yield
+    finally:
+        config.use_cache = True
 
 
 @contextlib.contextmanager
