@@ -165,6 +165,8 @@ def create(
         open_limits=open_limits,
         sensitivity=None if calibration is None else predicted,
         executor=executor,
+        samples=calibration,
+        task=task,
     )
 
 

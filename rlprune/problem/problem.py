@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from rlprune.batches import as_batches
+from rlprune.batches import Batch, as_batches
 from rlprune.budgets import Limit, ResolvedBudget
 from rlprune.errors import BudgetError
 from rlprune.plan import Plan
@@ -28,6 +28,7 @@ from rlprune.space import feasibility
 if TYPE_CHECKING:
     from rlprune.space import Space
     from rlprune.structure import Groups
+    from rlprune.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,16 @@ class Problem:
         sensitivity: Computes what :attr:`sensitivity` holds, when it is first asked for.
         executor: Where candidates are measured; this process when None. Budgets that read a clock
             are always measured in this process, while no worker is at work.
+        samples: Training samples for agents that learn from them, in any form
+            :func:`rlprune.batches.as_batches` reads; no result depends on them.
+        task: What the network is for; None where nobody has said.
 
     Attributes:
         space: As given.
         budgets: As given; measured ones carry the reference values of the store.
         ledger: What the search at hand has paid for.
         executor: As given.
+        task: As given.
 
     Raises:
         BudgetError: There is nothing to prune, or no budget.
@@ -75,6 +80,8 @@ class Problem:
         open_limits: Collection[str] = (),
         sensitivity: Callable[[], Mapping[str, np.ndarray]] | None = None,
         executor: Executor | None = None,
+        samples: Any = None,
+        task: Task | None = None,
     ) -> None:
         if not space.groups.prunable:
             raise BudgetError("no group of the network can be pruned; see groups.table()")
@@ -83,6 +90,8 @@ class Problem:
         self.space = space
         self.budgets = tuple(budgets)
         self.executor = executor or SerialExecutor()
+        self.task = task
+        self._given_samples = samples
         self._quality = quality
         self._rescore = rescore or quality
         self._calibration = as_batches(calibration)
@@ -240,6 +249,11 @@ class Problem:
             return None
         logger.info("sensitivity curves, %.1f s", time.perf_counter() - start)
         return tuple(curves[group.name] for group in self.groups.prunable)
+
+    @cached_property
+    def samples(self) -> list[Batch]:
+        """Training samples in batches, for agents that learn from them; empty without any."""
+        return as_batches(self._given_samples)
 
     @property
     def qualities(self) -> dict[Plan, float]:

@@ -35,6 +35,7 @@ for _name, _home in {
     "cem": "rlprune.search.cem.CemAgent",
     "amc": "rlprune.search.amc.AmcAgent",
     "ppo_lagrangian": "rlprune.search.ppo_lagrangian.agent.PPOLagrangianAgent",
+    "gates": "rlprune.gates.agent.GatesAgent",
 }.items():
     AGENTS.register(_name)(_home)
 

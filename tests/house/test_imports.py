@@ -37,6 +37,7 @@ space
 problem
 rlprune_envs
 search sparse
+gates
 analysis
 export
 report

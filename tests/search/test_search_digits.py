@@ -14,7 +14,7 @@ from tests.problem.problems import evaluator, tiles
 CHEAP = {"ppo_lagrangian": {"proposals": 32, "warmup": 8}, "amc": {"updates": 2}}
 
 
-@pytest.mark.parametrize("name", sorted(AGENTS))
+@pytest.mark.parametrize("name", sorted({*AGENTS} - {"gates"}))
 def test_every_agent_returns_a_digits_plan_within_two_budgets(name: str) -> None:
     problem = evaluator({"macs": 0.4, "tiles": Budget(tiles, "60%")})
     agent = create_agent(name, **CHEAP.get(name, {}))
