@@ -44,12 +44,15 @@ class Departure:
         module: path of the module that runs it ("" for the model itself).
         op: its name.
         detail: what is wrong, in words.
+        otherwise: whether another op runs in its place, which a kernel chosen by how a tensor lies
+            in memory may be.
     """
 
     index: int
     module: str
     op: str
     detail: str
+    otherwise: bool = False
 
     @property
     def reason(self) -> str:
@@ -93,7 +96,10 @@ def first_departure(
         index, step = before[i]
         if step.op != now.op and {step.op, now.op} != {"mm", "addmm"}:
             where = f"in {now.module or _OWN}" if now.module != step.module else "there"
-            return None if free else _at(index, step, f"{now.op} runs {where} instead")
+            if free:
+                return None
+            instead = f"{now.op} runs {where} instead"
+            return Departure(index, step.module, step.op, instead, otherwise=True)
         if index not in loose:
             detail = prediction.wrong_shape(index, now, removed)
             if detail is None and not free and step.op == now.op and not _same_numbers(step, now):

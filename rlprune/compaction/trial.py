@@ -31,7 +31,7 @@ from rlprune.structure.groups import Groups
 logger = logging.getLogger(__name__)
 
 MOST = 80
-"""Smaller networks traced at most; what is unsettled then is left whole."""
+"""Smaller networks traced at most, and as many run with values; the rest is left whole."""
 RECHECKS = 8
 """Sorts of groups left whole for another's sake that are tried out themselves."""
 
@@ -109,7 +109,14 @@ class _Trial:
         return first_departure(self.groups, small, plan, self.prediction)
 
     def _settled(self, at: Departure) -> Departure | None:
-        """Move a departure on by the mildest way that does; returns the next one."""
+        """Move a departure on by the mildest way that does; returns the next one.
+
+        Where another op runs instead and values agree all the same, nothing is wrong. Where no way
+        is found, values alone tell in the end what must be left whole.
+        """
+        rest = [g.name for g in self.groups.prunable if g.name not in self.verdict.whole]
+        if at.otherwise and not self._is_meta() and all(self._agree(rest, s) for s in (1, 2)):
+            return None
         if self.left > 0:
             for settle in (
                 self._by_integers,
@@ -120,8 +127,8 @@ class _Trial:
                 way, found = settle(at)
                 if way is not None:
                     return self._take(at, way, found)
-        rest = [g.name for g in self.groups.prunable if g.name not in self.verdict.whole]
-        self.verdict.whole |= dict.fromkeys(rest, at.reason)
+        if self._is_meta():
+            self.verdict.whole |= dict.fromkeys(rest, at.reason)
         return None
 
     def _take(self, at: Departure, way: _Way, found: Departure | None) -> Departure | None:
@@ -247,7 +254,7 @@ class _Trial:
 
     def _values(self) -> None:
         """Leave groups whole whose removal changes values although every shape is right."""
-        if any(p.is_meta for p in self.groups.model.parameters()):
+        if self._is_meta():
             return
         names = [g.name for g in self.groups.prunable if g.name not in self.verdict.whole]
         for name in self._differing(names):
@@ -264,9 +271,15 @@ class _Trial:
         rest = [n for n in names if n not in bad]
         return bad if bad and self._agree(rest) else names
 
-    def _agree(self, names: Collection[str]) -> bool:
+    def _is_meta(self) -> bool:
+        return any(p.is_meta for p in self.groups.model.parameters())
+
+    def _agree(self, names: Collection[str], seed: int = 1) -> bool:
         whole = [g.name for g in self.groups.prunable if g.name not in names]
-        plan = uneven_plan(self.groups, whole, 1, _free(self.verdict.ties, whole))
+        self.left -= 1
+        if self.left < -MOST:
+            return False
+        plan = uneven_plan(self.groups, whole, seed, _free(self.verdict.ties, whole))
         try:
             return values_agree(self.groups, plan, self.slicer)
         except Exception as error:  # whatever a user's forward raises at another width
