@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlprune.errors import CheckpointError
 from rlprune.gates.config import GatesConfig
 from rlprune.gates.training import GateTraining, Snapshot
 from rlprune.plan import Plan
@@ -19,8 +21,10 @@ from rlprune.space import onto_budgets
 
 logger = logging.getLogger(__name__)
 
+_PLAN_FILE = "plan.json"
 _BINS = 10
-_FLIPS = 0.1
+_FLIPS = 0.5
+"""Branches that change sides in a plan near the best one, on average."""
 
 
 class GatesAgent(Agent):
@@ -41,10 +45,15 @@ class GatesAgent(Agent):
         """Trains the gates, then searches around them until the session is done."""
         self.start(session)
         self._units: dict[Plan, Mapping[str, Tensor] | None] = {}
-        pairs = max(session.remaining // 2, 1)
         if session.done:
             return
-        training = GateTraining(session.problem, session.codec.costs, self.config, session.seed)
+        start = None if self.config.start is None else self._begin(Path(self.config.start))
+        if session.done:
+            return
+        pairs = max(session.remaining // 2, 1)
+        training = GateTraining(
+            session.problem, session.codec.costs, self.config, session.seed, start
+        )
         last: Snapshot | None = None
         for snapshot in training.run(min(self.config.snapshots, pairs)):
             self._report(snapshot)
@@ -54,6 +63,23 @@ class GatesAgent(Agent):
             last = snapshot
         if last is not None:
             self._around(last)
+
+    def _begin(self, file: Path) -> Plan:
+        """Reads the plan to start from, and evaluates it on the budgets."""
+        file = file.expanduser()
+        file = file / _PLAN_FILE if file.is_dir() else file
+        try:
+            plan = Plan.from_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(
+                f"agent 'gates': start: cannot read a plan from {file}: {error}; give a plan's "
+                "JSON file or the folder of a run"
+            ) from error
+        session, space = self.session, self.session.space
+        ratios = space.ratios(plan)
+        choice = onto_budgets(session.problem, ratios, session.codec.costs)
+        session.evaluate([space.adjusted(plan, choice)])
+        return plan
 
     def _plan(self, ratios: np.ndarray, units: Mapping[str, Tensor] | None) -> Plan:
         """The plan of some ratios within the budgets; ``units`` orders a group's, or importance."""

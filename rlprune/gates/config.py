@@ -25,6 +25,8 @@ class GatesConfig(AgentConfig):
         snapshots: how often along the training plans are made and evaluated.
         spread: standard deviation of the logarithms of keep ratios, by which the plans that spend
             the remaining evaluations differ from the best one.
+        start: a plan that the gates start from, and that is evaluated on the budgets first: its
+            JSON file, or the folder of a run, whatever its agent.
         kp: proportional gain of the multipliers.
         ki: integral gain of the multipliers.
         kd: derivative gain of the multipliers.
@@ -40,6 +42,7 @@ class GatesConfig(AgentConfig):
     ramp: float = 0.5
     snapshots: int = 6
     spread: float = 0.1
+    start: str | None = None
     kp: float = 2.0
     ki: float = 0.1
     kd: float = 0.0

@@ -22,7 +22,8 @@ class Gates(nn.Module, ABC):
 
     Args:
         blocks: ``[n]`` number of the group or branch that each gate belongs to, ascending.
-        prior: ``[n]`` in [-1, 1], where the unit stands in its group before anything is learned.
+        prior: ``[n]`` around 0, where the unit stands in its group before anything is learned; from
+            -1 to 1 by importance, further apart where a plan says more.
     """
 
     def __init__(self, blocks: Tensor, prior: Tensor) -> None:

@@ -25,10 +25,12 @@ from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.tasks import Rows
 
 if TYPE_CHECKING:
+    from rlprune.plan import Plan
     from rlprune.problem import Problem
     from rlprune.space.costs import CostModel
 
 _TEMPERATURE = 1.0
+_AHEAD = 2.0
 _REMEMBERED = 1 << 24
 """Numbers of the dense network's answers that are kept; beyond it they are computed anew."""
 
@@ -71,6 +73,7 @@ class GateTraining:
         costs: its cost model.
         config: options.
         seed: of the order of the samples and of drawn gates.
+        start: a plan whose units are ahead of the others; importance decides where it is None.
         progress: draw a bar; None draws it on a terminal.
 
     Raises:
@@ -83,6 +86,7 @@ class GateTraining:
         costs: CostModel,
         config: GatesConfig,
         seed: int,
+        start: Plan | None = None,
         progress: bool | None = None,
     ) -> None:
         samples = problem.samples
@@ -109,12 +113,11 @@ class GateTraining:
         ]
         widths = [g.width for g in groups.prunable] + [1] * len(self.network.branches)
         blocks = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
-        prior = torch.cat(
-            [
-                *(_standing(problem.space.scores[g.name]) for g in groups.prunable),
-                torch.zeros(len(self.network.branches)),
-            ]
-        )
+        if start is None:
+            ranks = [_standing(problem.space.scores[g.name]) for g in groups.prunable]
+            prior = torch.cat([*ranks, torch.zeros(len(self.network.branches))])
+        else:
+            prior = _AHEAD * (2.0 * self.network.values(start) - 1.0)
         self.gates = KINDS.find(config.kind)(blocks.to(self._device), prior.to(self._device))
         self._blocks = len(widths)
         self._least = torch.tensor([float(g.legal_widths()[0]) for g in groups.prunable])

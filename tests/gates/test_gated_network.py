@@ -46,7 +46,7 @@ def check(groups: Groups, inputs: Any, plan: Plan) -> None:
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("seed", range(3, 13))
+@pytest.mark.parametrize("seed", range(3, 11))
 def test_random_networks_are_gated_exactly(seed: int) -> None:
     network = random_network(seed)
     groups = discover(network.model, network.inputs)

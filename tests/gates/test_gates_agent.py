@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlprune.budgets import Budget
-from rlprune.errors import ConfigError
+from rlprune.errors import CheckpointError, ConfigError
 from rlprune.gates import SoftCosts
 from rlprune.problem import Problem
 from rlprune.search import SearchResult, search
@@ -58,7 +58,7 @@ def test_a_killed_run_replays_to_the_same_plan_and_another_seed_to_another(tmp_p
 
     def ledger(seed: int = 0) -> list[Any]:
         with contextlib.closing(problem({"macs": 0.4}, store=store)) as found:
-            return [evaluation.plan for evaluation in run(found, seed).ledger]
+            return [evaluation.plan for evaluation in run(found, seed, steps=8).ledger]
 
     whole = ledger()
     lines = store.read_text().splitlines(keepends=True)
@@ -86,3 +86,12 @@ def test_soft_costs_are_the_costs_where_gates_are_binary() -> None:
 def test_without_samples_gates_say_what_is_missing() -> None:
     with pytest.raises(ConfigError, match=r"give data=rlprune\.Data"):
         run(evaluator({"macs": 0.5}))
+
+
+def test_gates_start_from_the_plan_of_another_agent(tmp_path: Path) -> None:
+    other = search(problem({"macs": 0.3}), "ppo_lagrangian", 12, 0, progress=False).plan
+    (tmp_path / "plan.json").write_text(other.to_json())
+    result = run(problem({"macs": 0.3}), steps=8, start=str(tmp_path))
+    assert result.ledger[1].plan == other
+    with pytest.raises(CheckpointError, match="cannot read a plan"):
+        run(problem({"macs": 0.3}), start=str(tmp_path / "nothing"))
