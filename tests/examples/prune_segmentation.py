@@ -1,12 +1,13 @@
-"""Train a small U-Net to find and name handwritten digits on photographs, and prune it.
+"""Train a small U-Net to find handwritten digits on photographs, and prune it.
 
     python tests/examples/prune_segmentation.py
-    python tests/examples/prune_segmentation.py --unnamed    # every digit is of one class
+    python tests/examples/prune_segmentation.py --named    # and to tell them apart: takes longer
     python tests/examples/prune_segmentation.py --root FOLDER --size 64
 
 FOLDER holds ``train/images`` and ``train/masks``, and the same below ``test``. Without it, digits
-of scikit-learn's set are drawn on pieces of its two photographs; pixels of a digit are its class,
-all others are background. Test images show digits that no training image shows.
+of scikit-learn's set are drawn on pieces of its two photographs; their pixels are one class (one
+for each digit with ``--named``), all others are background. Test images show digits that no
+training image shows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SIDE, DIGIT = 32, 16
 RECIPE = {"optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.01, "batch_size": 16}
 
 
-def drawn(count: int, test: bool, seed: int, named: bool = True) -> tuple[Tensor, Tensor]:
+def drawn(count: int, test: bool, seed: int, named: bool) -> tuple[Tensor, Tensor]:
     """Images ``[count, 3, 32, 32]`` uint8 with up to three digits, and their label maps."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--root", type=Path, help="folder of images and masks")
     parser.add_argument("--size", type=int, help="height and width its images are brought to")
-    parser.add_argument("--unnamed", action="store_true", help="find digits, do not name them")
+    parser.add_argument("--named", action="store_true", help="tell digits apart")
     parser.add_argument("--images", type=int, default=2000, help="images drawn for training")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--evaluations", type=int, default=60)
@@ -80,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         data = data_module.load("segmentation", root=asked.root, size=asked.size)
     else:
         data = Data(
-            drawn(asked.images, False, 0, not asked.unnamed),
-            test=lambda: drawn(asked.images // 4, True, 1, not asked.unnamed),
-            num_classes=2 if asked.unnamed else 11,
+            drawn(asked.images, False, 0, asked.named),
+            test=lambda: drawn(asked.images // 4, True, 1, asked.named),
+            num_classes=11 if asked.named else 2,
             mean=(0.45, 0.45, 0.45),
             std=(0.27, 0.27, 0.27),
             name="digits on photographs",

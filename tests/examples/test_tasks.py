@@ -17,7 +17,7 @@ SMALL = {
     ],
     "prune_regression": ["--epochs=5", "--evaluations=8"],
     "prune_segmentation": [
-        "--unnamed", "--epochs=4", "--evaluations=6", "--width=8", "--images=200",
+        "--epochs=4", "--evaluations=6", "--width=8", "--images=200",
     ],
 }  # fmt: skip
 DECIDES = {
