@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlprune.space.priced import Priced
     from rlprune.space.space import Space
 
-_FIRST = 6
+_FIRST = 12
 _OFTEN = 20
 
 
