@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from rlprune.inputs import batch_size
 from rlprune.ops import Moves, named
 from rlprune.ops.labels import Planes, varying
-from rlprune.structure.costs import Terms, branch_columns
+from rlprune.structure.costs import Terms, branch_columns, labels_by_tensor
 from rlprune.structure.records import Source, Step, Trace
 
 if TYPE_CHECKING:
@@ -76,18 +76,8 @@ def _polynomials(groups: Groups) -> dict[str, Polynomial]:
     names = [group.name for group in groups.prunable]
     columns = partial(branch_columns, names, lambda: groups.branches.values())
     found = {kind: Terms(column, roots, dense, columns) for kind in KINDS}
-    for contraction in trace.contractions:
-        rows, scale = [], 1.0 / batch
-        for factor in contraction.factors:
-            scale *= factor.size
-            for line in found["macs"].distinct(factor.lines):
-                rows.append(line)
-                scale /= factor.size
-        found["macs"].add(rows, scale, contraction.module)
-    origins: dict[int, list[np.ndarray]] = {}
-    for origin in trace.labels.origins:
-        labels = np.arange(origin.start, origin.start + origin.size)
-        origins.setdefault(origin.tensor, []).append(labels)
+    found["macs"].add_contractions(trace, batch)
+    origins = labels_by_tensor(trace)
     for step in trace.steps:
         record = named(step.op)
         if record is None or record.macs is None or not step.shapes:

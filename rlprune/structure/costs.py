@@ -39,19 +39,9 @@ def cost_polynomials(
         column[members[group.name]] = c
     widths = np.array([g.width for g in prunable], dtype=np.float64)
     macs = Terms(column, roots, widths, columns)
-    for contraction in trace.contractions:
-        rows, scale = [], 1.0 / batch
-        for f in contraction.factors:
-            scale *= f.size
-            for line in macs.distinct(f.lines):
-                rows.append(line)
-                scale /= f.size
-        macs.add(rows, scale, contraction.module)
+    macs.add_contractions(trace, batch)
     params = Terms(column, roots, widths, columns)
-    touched: dict[int, list[np.ndarray]] = {}
-    for origin in trace.labels.origins:
-        labels = np.arange(origin.start, origin.start + origin.size)
-        touched.setdefault(origin.tensor, []).append(labels)
+    touched = labels_by_tensor(trace)
     parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
     for i, (name, tensor) in enumerate(zip(trace.names, trace.tensors, strict=True)):
         if name in parameters:
@@ -59,6 +49,15 @@ def cost_polynomials(
             scale = tensor.numel() / float(np.prod([len(r) for r in rows] or [1]))
             params.add(rows, scale, name)
     return {"macs": macs.polynomial(), "params": params.polynomial()}
+
+
+def labels_by_tensor(trace: Trace) -> dict[int, list[np.ndarray]]:
+    """Labels along every labelled dimension of a parameter or buffer, by its number."""
+    found: dict[int, list[np.ndarray]] = {}
+    for origin in trace.labels.origins:
+        labels = np.arange(origin.start, origin.start + origin.size)
+        found.setdefault(origin.tensor, []).append(labels)
+    return found
 
 
 def branch_columns(
@@ -102,6 +101,17 @@ class Terms:
         self.names.append(name)
         self.terms.append([self._row(r) for r in rows])
         self.scale.append(scale)
+
+    def add_contractions(self, trace: Trace, batch: int) -> None:
+        """Add the multiply-accumulates of every contraction of a trace, per sample."""
+        for contraction in trace.contractions:
+            rows, scale = [], 1.0 / batch
+            for factor in contraction.factors:
+                scale *= factor.size
+                for line in self.distinct(factor.lines):
+                    rows.append(line)
+                    scale /= factor.size
+            self.add(rows, scale, contraction.module)
 
     def distinct(self, lines: Sequence[Tensor]) -> list[np.ndarray]:
         """Lines along which different prunable units lie, each choice of units once."""
