@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from rlprune.problem.create import EvaluatorConfig, calibration_of, create, qualities
+from rlprune.problem.create import (
+    EvaluatorConfig,
+    calibration_of,
+    create,
+    qualities,
+    unit_scores,
+)
 from rlprune.problem.evaluation import Evaluation
 from rlprune.problem.executors import (
     EXECUTORS,
@@ -35,4 +41,5 @@ __all__ = [
     "create",
     "create_executor",
     "qualities",
+    "unit_scores",
 ]

@@ -121,19 +121,7 @@ def create(
     def kept(file: str) -> Path | None:
         return None if foresight is None else foresight / file
 
-    def score_units() -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        return importance_module.scores(
-            groups, importance, data=calibration, task=task, generator=generator
-        )
-
-    if isinstance(importance, Mapping):
-        scores: Mapping[str, Tensor] = importance
-    else:
-        known = isinstance(importance, str) and importance in importance_module.CRITERIA
-        file = kept(ORDER) if known else None
-        found = remembered(file, cause_of(problem, importance), score_units)
-        scores = {group.name: found[group.name] for group in groups.prunable}
+    scores = unit_scores(groups, importance, calibration, task, seed, foresight)
     quality, rescore = qualities(groups.model, data, score, config, calibration)
 
     def predict() -> dict[str, Tensor]:
@@ -168,6 +156,44 @@ def create(
         samples=calibration,
         task=task,
     )
+
+
+def unit_scores(
+    groups: Groups,
+    importance: Any,
+    calibration: Any,
+    task: Task | None,
+    seed: int,
+    foresight: Path | None = None,
+) -> Mapping[str, Tensor]:
+    """The order of every prunable group's units.
+
+    Args:
+        groups: The network's groups.
+        importance: A criterion, or scores by group.
+        calibration: Samples for criteria that use them.
+        task: What the samples are.
+        seed: Seed of a random criterion.
+        foresight: Folder where the order is kept, see :func:`create`.
+
+    Returns:
+        Scores ``[width]`` by group, the units to keep highest.
+    """
+    if isinstance(importance, Mapping):
+        return importance
+
+    def compute() -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return importance_module.scores(
+            groups, importance, data=calibration, task=task, generator=generator
+        )
+
+    known = isinstance(importance, str) and importance in importance_module.CRITERIA
+    if foresight is None or not known:
+        return compute()
+    cause = cause_of(_cause(groups, calibration, seed), importance)
+    found = remembered(foresight / ORDER, cause, compute)
+    return {group.name: found[group.name] for group in groups.prunable}
 
 
 def _cause(groups: Groups, calibration: Any, seed: int) -> str:

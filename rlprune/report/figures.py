@@ -92,6 +92,46 @@ def training(history: Sequence[Mapping[str, Any]], metric: Metric, dense: float 
     return figure
 
 
+def rounds(
+    shares: Mapping[str, Sequence[float]],
+    before: Sequence[float],
+    after: Sequence[float],
+    metric: Metric,
+    dense: float | None,
+) -> Figure:
+    """The curve over the rounds of a schedule.
+
+    Args:
+        shares: What is left of the dense network after every round, by what is counted.
+        before: The metric of every round's network before it is trained.
+        after: The same after it.
+        metric: On held-out samples.
+        dense: The dense network's.
+    """
+    figure = _figure(_WIDTH, 2.8)
+    left, right = figure.subplots(1, 2)
+    count = len(after)
+    for name, values in shares.items():
+        left.plot(range(count + 1), [100, *(100 * value for value in values)], marker="o",
+                  markersize=4, label=name)  # fmt: skip
+    left.set_ylim(0, 105)
+    left.set_ylabel("% of the dense network")
+    numbers = range(1, count + 1)
+    for values, color, label in (
+        (before, BAD, "just pruned"), (after, KEPT, "trained"),
+    ):  # fmt: skip
+        right.plot(numbers, [metric.scale * value for value in values], marker="o", markersize=4,
+                   color=color, label=label)  # fmt: skip
+    if dense is not None:
+        right.axhline(metric.scale * dense, color=LINE, linewidth=1, label="dense")
+    right.set_ylabel(metric.axis)
+    for axes in (left, right):
+        axes.set_xlabel("round")
+        axes.set_xticks(range(count + 1) if axes is left else numbers)
+        axes.legend(fontsize=8, frameon=False, loc="best")
+    return figure
+
+
 def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Runs of a sweep: change of the metric against the share of MACs and of parameters kept."""
     labels = dict.fromkeys(str(row["metric"]) for row in rows if row["change"] is not None)

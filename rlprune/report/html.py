@@ -106,6 +106,7 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
         drawn = figures.training(rows_of_training, metric, report["dense"].get(metric.name))
         parts.append(picture(drawn, f"{metric.label} by epoch"))
         parts.append(f"<p>The network of epoch {report['finetune']['best_epoch']} was kept.</p>")
+    parts.append(_rounds(report))
     parts.append(_usage(report, folder))
     return page("rlprune report", "\n".join(parts))
 
@@ -144,6 +145,33 @@ def _start(report: Mapping[str, Any]) -> str:
     """Where the agent's policy came from, if it was not a fresh one."""
     start = report.get("start")
     return f", going on from {html.escape(start)}" if start else ""
+
+
+def _rounds(report: Mapping[str, Any]) -> str:
+    """The curve over the rounds of an iterative or gradual schedule."""
+    found, metric = rows.rounds(report), rows.held_out(report)
+    if not found or metric is None:
+        return ""
+    names = found[0]["shares"]
+    drawn = figures.rounds(
+        {name: [row["shares"][name] for row in found] for name in names},
+        [row["before"] for row in found],
+        [row["after"] for row in found],
+        metric,
+        report["dense"].get(metric.name),
+    )
+    body = [
+        (
+            str(number),
+            *(f"{100 * share:.1f} %" for share in row["shares"].values()),
+            metric.show(row["before"]),
+            metric.show(row["after"]),
+        )
+        for number, row in enumerate(found, start=1)
+    ]
+    head = ("round", *names, "just pruned", "trained")
+    text = f"what is left, and {metric.label}, by round"
+    return f"<h2>Round by round</h2>{picture(drawn, text)}{table(head, body)}"
 
 
 def _usage(report: Mapping[str, Any], folder: Path) -> str:

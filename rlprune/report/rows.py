@@ -66,6 +66,30 @@ def budgets(report: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def rounds(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rounds of a schedule: shares left by what is counted, the metric before and after.
+
+    The last round of an iterative schedule is trained as the run's own fine-tuning. Empty where
+    there were no rounds, or no training.
+    """
+    metric, told = held_out(report), report.get("rounds", [])
+    if metric is None:
+        return []
+    found = []
+    for place, row in enumerate(told, start=1):
+        trained = row["finetune"]
+        if place == len(told) and not trained:
+            trained = report["finetune"]["history"]
+        if not trained:
+            return []
+        shares = {"units": row["units"]} if "units" in row else {
+            name: cost / report["budgets"][name]["dense"] for name, cost in row["costs"].items()
+        }  # fmt: skip
+        values = [epoch[metric.name] for epoch in trained]
+        found.append({"shares": shares, "before": values[0], "after": values[-1]})
+    return found
+
+
 def load_call(folder: str, report: Mapping[str, Any]) -> str:
     """What a reader writes to load the pruned network of a run."""
     trust = ", trust=True" if report.get("trust") else ""

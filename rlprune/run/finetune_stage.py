@@ -12,6 +12,7 @@ from torch import nn
 
 from rlprune.budgets import ResolvedBudget
 from rlprune.files import write_tensors
+from rlprune.plan import Plan
 from rlprune.run.job import Job
 from rlprune.run.verify import require_met
 
@@ -21,14 +22,16 @@ OUTPUTS = ("model.safetensors",)
 
 
 def run_finetune(
-    job: Job, compacted: nn.Module, budgets: Sequence[ResolvedBudget]
+    job: Job, plan: Plan, compacted: nn.Module, budgets: Sequence[ResolvedBudget]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train the compacted network, measure every budget on the result, write its weights.
 
     Every epoch leaves a checkpoint in ``finetune/``, from which an interrupted training resumes.
+    With a gradual schedule the dense network is trained, and becomes the compacted one meanwhile.
 
     Args:
         job: The run.
+        plan: What is kept.
         compacted: The network before fine-tuning; not changed.
         budgets: What the result has to meet.
 
@@ -41,7 +44,7 @@ def run_finetune(
     """
     network, result = compacted, {"best_epoch": 0, "history": []}
     if job.recipe is not None and job.recipe.epochs > 0:
-        trained, result = _train(job, compacted)
+        trained, result = _train(job, plan, compacted)
         # Training may lay weights out differently; what is measured is what will be handed over.
         network = copy.deepcopy(compacted)
         network.load_state_dict(trained.state_dict())
@@ -51,12 +54,20 @@ def run_finetune(
     return network, {**result, "costs": costs}
 
 
-def _train(job: Job, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+def _train(job: Job, plan: Plan, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    from rlprune.run.gradual import train_gradually
     from rlprune.training import CsvHistory, TensorBoardHistory, finetune
 
     assert job.data is not None
     events = job.folder / "tensorboard" / "finetune"
     shutil.rmtree(events, ignore_errors=True)
+    table = CsvHistory(job.folder / "finetune.csv")
+    if job.spec.schedule.gradual:
+        found = train_gradually(job, plan)
+        table(found.history)
+        return found.network, {
+            "best_epoch": found.best_epoch, "history": found.flat, "rounds": found.steps
+        }  # fmt: skip
     trained = finetune(
         compacted,
         job.dense,
@@ -66,10 +77,7 @@ def _train(job: Job, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
         checkpoint_dir=job.folder / "finetune",
         progress=job.spec.progress,
         device=job.device,
-        callbacks=(
-            CsvHistory(job.folder / "finetune.csv"),
-            TensorBoardHistory(events, prefix="finetune"),
-        ),
+        callbacks=(table, TensorBoardHistory(events, prefix="finetune")),
     )
     return trained.model, {
         "best_epoch": trained.best_epoch,

@@ -68,6 +68,9 @@ class Job:
         self.spec = settled(self.asked, self.data)
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
+        gradual = self.spec.schedule.gradual
+        if gradual and (self.recipe is None or not self.recipe.epochs):
+            raise ConfigError("schedule=gradual prunes while it fine-tunes, and finetune= is none")
         data = {} if self.data is None else describe(self.data)
         if self.data is not None:
             outputs = self.data.num_classes
@@ -78,6 +81,8 @@ class Job:
             "seed": self.spec.seed,
             "augmentation": None if self.recipe is None else data.get("augmentation"),
         }
+        if gradual:
+            self.settings["finetune"]["schedule"] = describe(self.spec.schedule)
         self.settings["export"] = {"formats": list(self.spec.exports)}
         self.settings["report"] = {"latency": describe(self.spec.latency), "test": data.get("test")}
 

@@ -81,7 +81,7 @@ def run_report(
             "trust": _needs_trust(job),
             "agent": job.settings["search"]["agent"],
             "start": search.get("start"),
-            "rounds": search.get("rounds", []),
+            "rounds": search.get("rounds") or tuned.get("rounds", []),
             "seed": job.spec.seed,
             "latency": settings,
             "exports": by_stage["export"].result if "export" in by_stage else {},

@@ -129,7 +129,7 @@ class Stages:
         def run() -> dict[str, Any]:
             compacted = job.skeleton(plan, load_file(folder / "compacted.safetensors"))
             budgets = _as_searched(job, search)
-            return run_finetune(job, compacted, budgets)[1]
+            return run_finetune(job, plan, compacted, budgets)[1]
 
         record = self._stage("finetune", settings, OUTPUTS, run)
         shutil.rmtree(folder / "finetune", ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlprune.training.config import FineTune, Pretrain
+from rlprune.training.config import FineTune, Part, Pretrain
 from rlprune.training.evaluate import Measured, evaluate
 from rlprune.training.loop import TrainResult, finetune, pretrain
 from rlprune.training.record import CsvHistory, EpochRecord, TensorBoardHistory
@@ -12,6 +12,7 @@ __all__ = [
     "EpochRecord",
     "FineTune",
     "Measured",
+    "Part",
     "Pretrain",
     "TensorBoardHistory",
     "TrainResult",

@@ -120,3 +120,16 @@ class Pretrain(Recipe):
     """Highest learning rate of the schedule."""
     label_smoothing: float = 0.1
     """Probability spread over all classes in the targets; tasks without classes have none."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some epochs of a longer training.
+
+    Attributes:
+        before: Epochs trained before them.
+        whole: Epochs of the whole training.
+    """
+
+    before: int
+    whole: int

@@ -21,7 +21,7 @@ from rlprune.inputs import batch_size
 from rlprune.progress import track
 from rlprune.tasks import Rows
 from rlprune.tasks.base import LOSS, added
-from rlprune.training.config import FineTune, Pretrain, Recipe
+from rlprune.training.config import FineTune, Part, Pretrain, Recipe
 from rlprune.training.evaluate import device_of, evaluate
 from rlprune.training.losses import objective
 from rlprune.training.optim import build_optimizer, learning_rate
@@ -71,6 +71,7 @@ def finetune(
     progress: bool | None = None,
     device: torch.device | str | None = None,
     callbacks: Sequence[Callback] = (),
+    part: Part | None = None,
 ) -> TrainResult:
     """Train a pruned network, by default against the dense network's outputs.
 
@@ -86,6 +87,8 @@ def finetune(
         progress: Whether to draw a bar; None draws it on terminals.
         device: Where to train; None takes a GPU if there is one.
         callbacks: Called with the history after every epoch.
+        part: Where these epochs lie in a longer training, whose learning rates and order of the
+            samples they then have; None makes them a training of their own.
 
     Returns:
         The network of the epoch that the recipe keeps.
@@ -96,7 +99,7 @@ def finetune(
     """
     config = config if config is not None else FineTune()
     guide = teacher if config.distill else None
-    return _Training(student, guide, data, config, seed, device, "Fine-tuning").run(
+    return _Training(student, guide, data, config, seed, device, "Fine-tuning", part).run(
         checkpoint_dir, progress, callbacks
     )
 
@@ -154,6 +157,7 @@ class _Training:
         seed: int,
         device: torch.device | str | None,
         title: str,
+        part: Part | None = None,
     ) -> None:
         self.home = device_of(model)
         self.device = default_device(device)
@@ -167,6 +171,9 @@ class _Training:
             "initial weights": weights_digest(model),
             "teacher weights": weights_digest(teacher),
         }
+        if part is not None:
+            self.identity["part"] = f"{part.before} of {part.whole}"
+        self.part = part or Part(0, config.epochs)
         self.layout = config.channels_last and is_convolutional(model)
         self.model = self._place(model)
         self.teacher = None if teacher is None else self._place(teacher).eval()
@@ -210,22 +217,23 @@ class _Training:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         sums: dict[str, Tensor] = {}
         started, seen, lr = time.perf_counter(), 0, self.config.lr
+        number, whole = self.part.before + epoch, self.part.whole
         batches = self.data.train_batches(
-            epoch, self.config.batch_size, seed=self.seed, device=self.device
+            number, self.config.batch_size, seed=self.seed, device=self.device
         )
         metric = self.task.metric
         held = metric.show(self.history[-1].holdout[metric.name])
-        title = f"{self.title} {epoch}/{self.config.epochs} · held-out {metric.label} {held}"
-        with _dropout_seed(self.seed, epoch, self.device):
+        title = f"{self.title} {number}/{whole} · held-out {metric.label} {held}"
+        with _dropout_seed(self.seed, number, self.device):
             for step, batch in enumerate(track(batches, title, total=self.steps, show=progress)):
-                total = self.config.epochs * self.steps
-                lr = learning_rate((epoch - 1) * self.steps + step, total, self.config)
+                at = (number - 1) * self.steps + step
+                lr = learning_rate(at, whole * self.steps, self.config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 loss, rows = self._step(batch, optimizer)
                 if not torch.isfinite(loss):
                     raise TrainingError(
-                        f"the loss is {loss.item()} in epoch {epoch}, step {step + 1} of "
+                        f"the loss is {loss.item()} in epoch {number}, step {step + 1} of "
                         f"{self.steps}, at learning rate {lr:.3g}; try a lower lr, grad_clip=1.0, "
                         "a longer warmup, or autocast=false"
                     )
@@ -291,8 +299,8 @@ class _Training:
             log.info(
                 "%s: epoch %d of %d, loss %.4f, held-out %s %s, %.0f samples/s",
                 self.title,
-                row.epoch,
-                self.config.epochs,
+                self.part.before + row.epoch,
+                self.part.whole,
                 row.train[LOSS],
                 metric.label,
                 metric.show(row.holdout[metric.name]),

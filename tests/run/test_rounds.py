@@ -109,3 +109,70 @@ def test_mistakes_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         prune(dense, settings["data"].example_inputs, **{**settings, **wrong})
+
+
+def test_gradual_pruning_is_one_training_and_resumes(
+    dense: nn.Module, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = settings["data"].example_inputs
+    settings.update(
+        schedule={"name": "gradual", "rounds": 3}, finetune=FineTune(epochs=4, lr=0.02), depth=True
+    )
+    result = prune(dense, x, out_dir=tmp_path, **settings)
+    report = result.report
+    assert result.costs["macs"] <= report["budgets"]["macs"]["limit"]
+    history = report["finetune"]["history"]
+    assert [row["epoch"] for row in history] == [0, 1, 1, 2, 2, 3, 4]
+    # One learning rate over all steps: up for a fifth, then down to the end.
+    rates = [row["lr"] for row in history if row["lr"]]
+    assert rates == sorted(rates, reverse=True)
+    left = [row["units"] for row in report["rounds"]]
+    assert left == sorted(left, reverse=True)
+    final = sum(result.plan.widths.values()) / sum(result.plan.dense.values())
+    assert left[-1] == pytest.approx(final)
+    assert left[0] == pytest.approx(final + (1 - final) * (2 / 3) ** 3, abs=0.05)
+    assert "Round by round" in (tmp_path / "report.html").read_text()
+    assert torch.equal(rlprune.load(tmp_path)(x), result.model(x))
+
+    # The search is that of a one-shot run; a training killed in its last step goes on there.
+    from rlprune.run import gradual
+
+    (tmp_path / "stages" / "finetune.json").unlink()
+    whole, seen = gradual.between, []
+
+    def killed(*given: Any) -> Plan:
+        seen.append(given[-1])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(gradual, "between", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prune(dense, x, out_dir=tmp_path, **settings)
+    assert {path.name for path in (tmp_path / "finetune").iterdir()} == {"01", "02"}
+    again = prune(dense, x, out_dir=tmp_path, **settings)
+    assert torch.equal(again.model(x), result.model(x))
+    oneshot = {**settings, "schedule": "oneshot", "stages": ["finetune"], "redo": True}
+    assert prune(dense, x, out_dir=tmp_path, **oneshot).plan == result.plan
+
+
+def test_what_is_between_shrinks_to_the_plan(dense: nn.Module, settings: Settings) -> None:
+    from rlprune.run.gradual import between, relative
+
+    groups = rlprune.discover(dense, settings["data"].example_inputs)
+    scores = {group.name: torch.randn(group.width) for group in groups.prunable}
+    final = Plan.uniform(groups, 0.3, scores).drop(groups, [next(iter(groups.branches))])
+    schedule = ScheduleSpec("gradual", rounds=4)
+    plans = [between(groups, final, scores, schedule, number) for number in (1, 2, 3, 4)]
+    assert plans[-1] == final
+    before = Plan.dense_plan(groups)
+    for plan in plans:
+        plan.check(groups)
+        assert all(set(plan.keep[name]) <= set(units) for name, units in before.keep.items())
+        assert composed(before, relative(before, plan)) == plan
+        before = plan
+    with pytest.raises(ConfigError, match="schedule=gradual"):
+        prune(
+            dense, settings["data"].example_inputs,
+            **{**settings, "schedule": "gradual", "finetune": None},
+        )  # fmt: skip
