@@ -10,6 +10,7 @@ COMMANDS = {
     "report": "rlprune.cli.commands:report",
     "discover": "rlprune.cli.commands:discover",
     "bench": "rlprune.bench:main",
+    "sparsify": "rlprune.cli.sparsify:sparsify",
     "vocab": "rlprune.cli.vocab:vocab",
     "zoo": "rlprune.zoo.__main__:main",
 }

@@ -186,6 +186,30 @@ def front(table: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def sparsity(table: Mapping[str, Any]) -> Figure:
+    """Size, latency and quality of networks with zeros and of compacted ones."""
+    shown = table["rows"]
+    metric = Metric(**table["metric"])
+    figure = _figure(_WIDTH + 2, 0.42 * len(shown) + 1.0)
+    columns = (
+        ("on disk, % of dense", [100 * row["bytes"] / shown[0]["bytes"] for row in shown]),
+        ("latency, % of dense", [100 * row.get("ms", 0) / shown[0]["ms"] for row in shown]),
+        (metric.axis, [metric.scale * row["holdout"] for row in shown]),
+    )
+    places = range(len(shown))
+    for axes, (label, values) in zip(figure.subplots(1, 3, sharey=True), columns, strict=True):
+        colors = [DENSE if place == 0 else KEPT for place in places]
+        axes.barh(places, values, color=colors)
+        for place, value in zip(places, values, strict=True):
+            axes.text(value, place, f" {value:.3g}", va="center", fontsize=7)
+        axes.set_xlabel(label)
+        axes.margins(x=0.16)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_yticks(places, [row["name"] for row in shown], fontsize=7)
+    figure.axes[0].invert_yaxis()
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from rlprune.sparse.compressed import compressed
 from rlprune.sparse.layers import zeros
 from rlprune.sparse.masks import hold, release
 from rlprune.sparse.pattern import Pattern
@@ -15,6 +16,7 @@ from rlprune.sparse.storage import load_sparse, read_sparse, save_sparse
 __all__ = [
     "METHODS",
     "Pattern",
+    "compressed",
     "hold",
     "load_sparse",
     "read_sparse",

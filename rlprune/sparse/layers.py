@@ -65,9 +65,14 @@ class Layer:
         Returns:
             ``[positions, inputs]`` in the order of :meth:`matrix`.
         """
+        found = self.windows(x)
+        return found.reshape(-1, found.shape[-1])
+
+    def windows(self, x: Tensor) -> Tensor:
+        """The rows of :meth:`rows` where they are: ``[batch, *positions, inputs]``."""
         module = self.module
         if not isinstance(module, _CONVOLUTIONS):
-            return x.reshape(-1, x.shape[-1])
+            return x
         spatial = len(module.kernel_size)
         if x.ndim == spatial + 1:
             x = x[None]
@@ -78,7 +83,7 @@ class Layer:
             reach = module.dilation[dim] * (module.kernel_size[dim] - 1) + 1
             x = x.unfold(2 + dim, reach, module.stride[dim])[..., :: module.dilation[dim]]
         # [batch, channels, *positions, *taps] -> [batch, *positions, *taps, channels]
-        return x.movedim(1, -1).flatten(0, spatial).flatten(1)
+        return x.movedim(1, -1).flatten(spatial + 1)
 
 
 def layers(
