@@ -18,6 +18,7 @@ BENCHMARKS = {
     "search": "agents at equal unique evaluations on one evaluator",
     "evaluation": "evaluations per second, beside masking the dense network",
     "fidelity": "which score ranks plans as fine-tuning would",
+    "merging": "accuracy without fine-tuning against the share of units removed",
     "speed": "latency of compacted networks beside their MACs",
 }
 """Names of the benchmarks, each a module of this package, and what they measure."""

@@ -172,6 +172,7 @@ def _unknown(name: str) -> ConfigError:
 
 def _load_builtin() -> None:
     from rlprune.models import (  # noqa: F401
+        alexnet,
         resnet18,
         resnet_cifar,
         segmentation,

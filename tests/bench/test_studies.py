@@ -164,3 +164,21 @@ def test_the_module_reports_errors_in_one_line() -> None:
     assert (
         done.stderr.strip() == "ConfigError: give the run folders to time: bench.runs=[outputs/...]"
     )
+
+
+def test_merging_draws_every_line(composed: Composed) -> None:
+    from rlprune.bench import merging
+
+    config = composed("merging", "bench.ratios=[0,0.5]", "bench.split=holdout", "bench.images=200")
+    paths = merging.run(config)
+    found = json.loads(paths[2].read_text())
+    assert paths[1].read_bytes()[:4] == b"\x89PNG"
+    assert {way: line[0] for way, line in found["lines"].items()} == dict.fromkeys(
+        config["bench"]["ways"], pytest.approx(found["dense"], abs=0.01)
+    )
+    assert found["lines"]["least squares"][1] > found["lines"]["pruned"][1]
+    stamps = {path: path.stat().st_mtime_ns for path in paths[0].parent.glob("cells/*")}
+    merging.run(config)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    with pytest.raises(ConfigError, match=r"bench\.ratios"):
+        merging.run(composed("merging", "bench.ratios=[1.0]"))
