@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rlprune.errors import DataError
-from rlprune.inputs import ExampleInputs, call, map_tensors, tensors_in
+from rlprune.inputs import ExampleInputs, call_safely, map_tensors, tensors_in
 
 Batch = tuple[ExampleInputs, Tensor | None]
 """Network inputs and, where known, their labels."""
@@ -154,7 +154,7 @@ def answer(model: Any, inputs: ExampleInputs) -> Tensor:
     Raises:
         DataError: The output holds no tensor at its first level.
     """
-    output = call(model, inputs)
+    output = call_safely(model, inputs)
     if isinstance(output, Tensor):
         return output
     named = isinstance(output, Mapping)

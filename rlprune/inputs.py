@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,32 @@ def call(model: nn.Module | Callable[..., Any], example_inputs: ExampleInputs) -
     if isinstance(example_inputs, (list, tuple)):
         return model(*example_inputs)
     raise _unsupported(example_inputs)
+
+
+_WRITES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether a network writes into what it is called with, as one does that begins in place."""
+
+
+def call_safely(model: nn.Module, inputs: ExampleInputs) -> Any:
+    """:func:`call` on inputs that stay what they are, whatever the network does with its own.
+
+    A network is given a copy in its first call, and always if it wrote into that: samples that one
+    candidate has overwritten would be other samples for the next one.
+    """
+    writes = _WRITES.get(model)
+    if writes is False:
+        return call(model, inputs)
+    given = cloned(inputs)
+    tensors = [tensor for tensor in tensors_in(given) if not tensor.is_inference()]
+    before = [tensor._version for tensor in tensors]
+    result = call(model, given)
+    _WRITES[model] = bool(writes) or before != [tensor._version for tensor in tensors]
+    return result
+
+
+def cloned(value: Any) -> Any:
+    """The same nest with a copy of every tensor."""
+    return map_tensors(value, lambda tensor: tensor.clone())
 
 
 def map_tensors(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:

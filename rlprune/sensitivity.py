@@ -15,7 +15,7 @@ from torch.func import functional_call
 from rlprune.batches import Batch
 from rlprune.errors import DataError
 from rlprune.importance.base import owner
-from rlprune.inputs import batch_of, call
+from rlprune.inputs import batch_of, call_safely
 from rlprune.linear.fits import Fit, prepare, refit
 from rlprune.modes import attention_spelled_out, evaluating
 from rlprune.observe import Call, Watch
@@ -169,7 +169,7 @@ def _callers(groups: Groups, batches: Sequence[Batch]) -> dict[str, str]:
     for path in {path for paths in around.values() for path in paths}:
         watch.module(path, after=note)
     with torch.no_grad(), evaluating(groups.model), attention_spelled_out(), watch:
-        call(groups.model, batch_of(batches[0][0], 1))
+        call_safely(groups.model, batch_of(batches[0][0], 1))
     found = {name: next((p for p in paths if p in called), None) for name, paths in around.items()}
     return {name: path for name, path in found.items() if path is not None}
 

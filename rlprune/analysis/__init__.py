@@ -12,7 +12,7 @@ from rlprune.analysis.memories import concept_map, concept_rows
 from rlprune.analysis.protect import ConceptLoss, protect
 from rlprune.analysis.ranking import minimal_set, probeless, probeless_by_class
 from rlprune.analysis.recording import Recording, record
-from rlprune.analysis.redundancy import Redundancy, Task, redundancy
+from rlprune.analysis.redundancy import Labelling, Redundancy, redundancy
 from rlprune.analysis.study import Study
 from rlprune.analysis.tokens import Corpus, Source, Words, read, read_sources
 from rlprune.analysis.windows import TopWindows, top_windows
@@ -28,11 +28,11 @@ __all__ = [
     "Corpus",
     "Dendrogram",
     "Edit",
+    "Labelling",
     "Recording",
     "Redundancy",
     "Source",
     "Study",
-    "Task",
     "TopWindows",
     "Words",
     "choose",

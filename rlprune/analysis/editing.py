@@ -45,7 +45,7 @@ class Edit:
         """Number of units."""
         return sum(len(units) for units in self.units.values())
 
-    def within(self, moments: Moments, tau: float) -> Edit:
+    def within(self, moments: Usual, tau: float) -> Edit:
         """The same units, zeroed only where they are as on the concept: ``mu +- tau sigma``.
 
         Args:
@@ -81,7 +81,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Moments:
+class Usual:
     """Mean and deviation of coefficients on some tokens, by site, ``[units]`` each."""
 
     mean: Mapping[str, Tensor]
@@ -156,7 +156,7 @@ def token_losses(model: nn.Module, batches: Any) -> Tensor:
 
 def effects(
     model: nn.Module, batches: Any, of_concept: np.ndarray
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Moments]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Usual]:
     r"""What zeroing each feed-forward unit would do to the loss, to first order.
 
     ``sum_t -m_t dL/dm_t`` over tokens, divided by their number, for the summed loss of the
@@ -215,7 +215,7 @@ def effects(
         site: (two / seen_tokens - mean[site] ** 2).clamp_min(0).sqrt().float()
         for site, (_, two) in sums.items()
     }
-    return concept, others, Moments({s: m.float() for s, m in mean.items()}, deviation)
+    return concept, others, Usual({s: m.float() for s, m in mean.items()}, deviation)
 
 
 def choose(

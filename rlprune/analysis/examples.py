@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlprune.analysis.recording import Recording
-from rlprune.analysis.redundancy import Task
+from rlprune.analysis.redundancy import Labelling
 from rlprune.analysis.tokens import Words
 from rlprune.batches import Batch
 from rlprune.errors import DataError
@@ -27,7 +27,7 @@ def sample(words: Words, most: int, seed: int = 0) -> Words:
 
 def word_task(
     recording: Recording, words: Words, by: str, untrained: Recording | None = None
-) -> Task:
+) -> Labelling:
     """Tell the class of every token, or the role of those that have one.
 
     Args:
@@ -38,7 +38,7 @@ def word_task(
     """
     chosen = words[words.role != ""] if by == "role" else words
     labels = chosen.role if by == "role" else chosen.kind
-    return Task(
+    return Labelling(
         "token roles" if by == "role" else "token classes",
         {site: recording[site].take(chosen.rows) for site in recording.sites},
         labels.astype(str),
@@ -107,7 +107,7 @@ def text_task(
     labels: np.ndarray,
     untrained: Recording | None = None,
     groups: np.ndarray | None = None,
-) -> Task:
+) -> Labelling:
     """Tell the label of a whole text from the mean over its tokens.
 
     Args:
@@ -119,7 +119,7 @@ def text_task(
         groups: texts that must not be split; each alone where None.
     """
     alone = np.arange(len(texts)) if groups is None else groups
-    return Task(
+    return Labelling(
         name, text_means(recording, len(texts)), labels, np.array(list(texts), dtype=object), alone,
         None if untrained is None else text_means(untrained, len(texts)),
     )  # fmt: skip

@@ -116,7 +116,7 @@ def best(probes: Sequence[Probe], x: Any, labels: np.ndarray) -> Probe:
     return probes[int(np.argmax(scores))]
 
 
-def probe(
+def train_probe(
     train: tuple[Any, np.ndarray],
     held: tuple[Any, np.ndarray],
     penalties: Sequence[float] = PENALTIES,

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlprune.analysis.clusters import CUTS, Dendrogram
 from rlprune.analysis.controls import control_labels, majority, surface
-from rlprune.analysis.probes import PENALTIES, Probe, probe
+from rlprune.analysis.probes import PENALTIES, Probe, train_probe
 from rlprune.analysis.ranking import MASSES, descending, minimal_set
 from rlprune.analysis.splits import Split, by_group, standard_error
 from rlprune.errors import DataError
@@ -23,7 +23,7 @@ SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Task:
+class Labelling:
     """Labelled items and what each layer holds of them.
 
     Attributes:
@@ -127,7 +127,7 @@ class Redundancy:
 
 
 def redundancy(
-    task: Task,
+    task: Labelling,
     *,
     deltas: Sequence[float] = DELTAS,
     cuts: Sequence[float] = CUTS,
@@ -236,7 +236,9 @@ class _Work:
 
     def fit(self, x: np.ndarray) -> Probe:
         train, held = self.split.train, self.split.held
-        return probe((x[train], self.labels[train]), (x[held], self.labels[held]), self.penalties)
+        return train_probe(
+            (x[train], self.labels[train]), (x[held], self.labels[held]), self.penalties
+        )
 
     def held(self, fitted: Probe, x: np.ndarray) -> float:
         return fitted.accuracy(x[self.split.held], self.labels[self.split.held])

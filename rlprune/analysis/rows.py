@@ -15,7 +15,7 @@ CHUNK = 4096
 
 
 @runtime_checkable
-class Rows(Protocol):
+class RowStream(Protocol):
     """Anything that hands out ``[tokens, neurons]`` piece by piece, as a recording does."""
 
     @property
@@ -31,7 +31,7 @@ def chunks(activations: Any, size: int = CHUNK) -> Iterator[np.ndarray]:
 
     Args:
         activations: ``[tokens, neurons]`` as an array, a memory-mapped array, a tensor, or
-            :class:`Rows`.
+            :class:`RowStream`.
         size: most rows of a piece.
 
     Yields:
@@ -41,7 +41,7 @@ def chunks(activations: Any, size: int = CHUNK) -> Iterator[np.ndarray]:
         DataError: It is not a matrix, or it holds values that are not finite.
     """
     tokens, _ = shape(activations)
-    if isinstance(activations, Rows):
+    if isinstance(activations, RowStream):
         pieces = activations.chunks(size)
     else:
         pieces = (_array(activations[i : i + size]) for i in range(0, tokens, size))

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         paths = write(Path(overrides[0]) if overrides else Path("outputs/bench/search"))
     else:
-        from rlprune.run.config import compose
+        from rlprune.run import compose
 
         sys.path.append(str(Path.cwd()))
         config = compose([f"+bench={known.name}", *overrides], known.config_dir)

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 import rlprune
 from rlprune.compaction import build
 from rlprune.compensation import LeastSquares, Merge, compensate
-from rlprune.data import Data
+from rlprune.data import Data, decode, scan
 from rlprune.data import load as load_data
-from rlprune.data.folder import decode, scan
 from rlprune.errors import RlpruneError
 from rlprune.files import read_json, write_json, write_text
 from rlprune.identity import describe, digest
@@ -97,7 +96,7 @@ def vgg_ways(options: argparse.Namespace) -> list[Way]:
     ]
 
 
-class Study:
+class Comparison:
     """Accuracies of one network at several keep ratios, one line per way of compensation.
 
     Args:
@@ -184,7 +183,7 @@ def lenet(options: argparse.Namespace) -> str:
             model = create("mlp", in_features=784)
         folder = Path(options.out) / "lenet" / f"dense_{seed}"
         model = pretrain(model, data, LENET_RECIPE, seed=seed, checkpoint_dir=folder).model
-        found.append(Study("lenet", model, data, options, seed).lines(ways, LENET_KEEPS))
+        found.append(Comparison("lenet", model, data, options, seed).lines(ways, LENET_KEEPS))
     return _table("LeNet-300-100", ways, LENET_KEEPS, found)
 
 
@@ -195,7 +194,7 @@ def vgg(options: argparse.Namespace) -> str:
     )
     model = load_checkpoint(create("vgg16"), options.vgg16).eval()
     ways = vgg_ways(options)
-    study = Study("vgg16", model, data, options, autocast="auto")
+    study = Comparison("vgg16", model, data, options, autocast="auto")
     return _table("VGG-16", ways, VGG_KEEPS, [study.lines(ways, VGG_KEEPS)])
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from rlprune.batches import cut
-from rlprune.bench.masking import MaskedDense
 from rlprune.bench.workbench import Workbench, environment, open_workbench
-from rlprune.compaction import Workspace
+from rlprune.compaction import MaskedWorkspace, Workspace
 from rlprune.files import write_json, write_text
 from rlprune.plan import Plan
 from rlprune.problem import DataQuality, Problem, qualities
@@ -157,7 +156,7 @@ def _images(bench: Workbench) -> dict[str, int]:
 def _ways(bench: Workbench, problem: Problem) -> dict[str, Way]:
     """The ways by name; the first is what a search does."""
     job = bench.job
-    masked, workspace = MaskedDense(job.groups), Workspace(job.groups)
+    masked, workspace = MaskedWorkspace(job.groups), Workspace(job.groups)
     same, _ = qualities(job.dense, bench.data, None, job.spec.evaluator, job.calibration)
     count = _images(bench)["published"]
     task = bench.data.task

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -24,11 +25,9 @@ from rlprune.bench.cells import adherence
 from rlprune.bench.tuning import recipe_id, tuned
 from rlprune.bench.workbench import Workbench
 from rlprune.budgets import ResolvedBudget
-from rlprune.compaction.build import owner
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.files import plain, read_json, write_json
-from rlprune.problem import Quality, qualities
-from rlprune.problem.features import last_linear
+from rlprune.problem import Quality, last_linear, qualities
 from rlprune.run import over_limit, values_of
 
 log = logging.getLogger(__name__)
@@ -156,10 +155,9 @@ def _solved(
 
 def _tensor(network: nn.Module, name: str) -> Tensor | None:
     try:
-        module, attribute = owner(network, name)
+        found = attrgetter(name)(network)
     except AttributeError:
         return None
-    found = getattr(module, attribute, None)
     return found if isinstance(found, Tensor) else None
 
 

@@ -18,10 +18,8 @@ from rlprune.inputs import to_device
 from rlprune.locate import locate
 from rlprune.modes import evaluating
 from rlprune.plan import Plan
-from rlprune.problem.features import features_seen
-from rlprune.problem.kinds import Outputs, concatenate, kind_of
-from rlprune.problem.quality import has_bfloat16
-from rlprune.training.precision import laid_out
+from rlprune.problem import Outputs, features_seen, kind_of
+from rlprune.training import laid_out, use_bfloat16
 
 STATISTICS = ("batch", "recalibrate")
 
@@ -67,9 +65,7 @@ class Scorer:
             (self._placed(inputs), None if labels is None else labels.to(self._job.device))
             for inputs, labels in split(cut(held_out, slice(most)), self._size)
         ]
-        self._bfloat16 = self._job.spec.evaluator.precision == "bfloat16" or (
-            self._job.spec.evaluator.precision == "auto" and has_bfloat16(self._job.device)
-        )
+        self._bfloat16 = use_bfloat16(self._job.spec.evaluator.precision, self._job.device)
         calibration = as_batches(self._job.calibration, self._job.spec.evaluator.batch_size)
         self._calibration = [(self._placed(part), labels) for part, labels in calibration]
         self._plain_calibration = calibration
@@ -126,7 +122,7 @@ class Scorer:
         """A score on the first images, and the seconds of its arithmetic."""
         started = time.perf_counter()
         batches = count // self._size
-        candidate, dense = concatenate(outputs[:batches]), concatenate(self._dense[:batches])
+        candidate, dense = Outputs.of(outputs[:batches]), Outputs.of(self._dense[:batches])
         value = float(self._score[kind](self.task, candidate, dense))
         return value, time.perf_counter() - started
 

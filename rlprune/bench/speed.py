@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from rlprune.bench.workbench import environment
-from rlprune.budgets import count_macs, count_params
-from rlprune.budgets.latency import LatencyMeter, LatencySettings
+from rlprune.budgets import LatencyMeter, LatencySettings, count_macs, count_params
 from rlprune.errors import ConfigError
 from rlprune.files import require_json, write_json, write_text
 from rlprune.inputs import batch_of, map_tensors

@@ -11,8 +11,7 @@ from __future__ import annotations
 from rlprune.budgets.base import Budget, Estimate, ResolvedBudget
 from rlprune.budgets.config import from_config, parse, resolve
 from rlprune.budgets.disk import DiskBytes, disk_bytes
-from rlprune.budgets.front import BudgetSets, sets
-from rlprune.budgets.latency import Latency
+from rlprune.budgets.latency import Latency, LatencyMeter, LatencySettings
 from rlprune.budgets.limits import Limit
 from rlprune.budgets.metric import METRICS, Metric, reported
 from rlprune.budgets.metrics import (
@@ -26,6 +25,7 @@ from rlprune.budgets.metrics import (
     peak_memory,
 )
 from rlprune.budgets.sequences import KvBytes, TokenMs, kv_bytes
+from rlprune.budgets.sets import BudgetSets, sets
 from rlprune.budgets.stored import Nonzeros, StoredBytes, count_nonzeros, stored_bytes
 
 __all__ = [
@@ -37,6 +37,8 @@ __all__ = [
     "Estimate",
     "KvBytes",
     "Latency",
+    "LatencyMeter",
+    "LatencySettings",
     "Limit",
     "Macs",
     "Metric",

@@ -17,8 +17,8 @@ from torch import nn
 from rlprune.budgets.holders import BY_PARAMETERS, Holders
 from rlprune.budgets.limits import Limit, parse_limit
 from rlprune.errors import BudgetError
-from rlprune.identity import describe
-from rlprune.inputs import ExampleInputs
+from rlprune.identity import changes, describe
+from rlprune.inputs import ExampleInputs, cloned
 from rlprune.modes import evaluating
 
 if TYPE_CHECKING:
@@ -208,6 +208,8 @@ class Budget:
         cause = describe({k: v for k, v in self.identity().items() if k != "limit"})
         fn = self._bind(model, example_inputs)
         dense = measure(self.name, fn, model, example_inputs, None, self.guarded)
+        if self.guarded:
+            self._require_unspoilt(cause)
         if self.limit.relative and dense <= 0:
             raise BudgetError(
                 f"budget {self.name!r}: the limit {self.limit} is relative to the dense network, "
@@ -231,6 +233,16 @@ class Budget:
             holders=self.holders,
             cause=cause,
         )
+
+    def _require_unspoilt(self, before: Any) -> None:
+        """Refuse a function that has overwritten its own data in its first call."""
+        now = describe({k: v for k, v in self.identity().items() if k != "limit"})
+        spoilt = [line for line in changes(before, now) if line.endswith(".content changed")]
+        if spoilt:
+            raise BudgetError(
+                f"budget {self.name!r}: its function overwrites its own data ({spoilt[0]}), so "
+                "that every network would be measured on other data; let it work on a copy"
+            )
 
     def _bind(self, model: nn.Module, example_inputs: ExampleInputs) -> CostFunction:
         """The function that measures candidates; metrics that need the dense network hook in."""
@@ -269,10 +281,11 @@ def measure(
         BudgetError: The function raised, or did not return a finite number.
     """
     target = copy.deepcopy(model) if guarded else model
+    inputs = cloned(example_inputs) if guarded else example_inputs
     where = "the dense network" if widths is None else f"the candidate with widths {list(widths)}"
     try:
         with evaluating(target), torch.no_grad():
-            result = fn(target, example_inputs)
+            result = fn(target, inputs)
     except BudgetError:
         raise
     except Exception as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import StructureError
-from rlprune.inputs import call
+from rlprune.inputs import call_safely
 from rlprune.modes import attention_spelled_out, evaluating, noise_stilled
 from rlprune.structure.outputs import tensors_of
 
@@ -82,7 +82,7 @@ def difference(masked: nn.Module, small: nn.Module, example_inputs: Any) -> Diff
 
 def _outputs(model: nn.Module, example_inputs: Any) -> list[Tensor]:
     with torch.no_grad(), attention_spelled_out(), noise_stilled(), evaluating(model):
-        found = tensors_of(call(model, example_inputs))
+        found = tensors_of(call_safely(model, example_inputs))
     if not found:
         raise StructureError("no tensor is found in what the network returns")
     return [x.detach() for x in found]

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlprune.compaction.departure import Departure
 from rlprune.structure.groups import Groups
-from rlprune.structure.records import Source, Step
+from rlprune.structure.records import Operand, Step
 from rlprune.structure.zero_flow import sources
 
 
@@ -75,7 +75,7 @@ class Suspects:
                 found |= self._held(source)
         return found
 
-    def _held(self, source: Source) -> set[int]:
+    def _held(self, source: Operand) -> set[int]:
         """Groups with units along a parameter or buffer."""
         name = self.groups.trace.names[source.tensor]
         return {

@@ -37,7 +37,7 @@ def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
         return model
 
 
-def probe(groups: Groups) -> float:
+def try_out(groups: Groups) -> float:
     """Verify one plan that shrinks every group, each to another fraction.
 
     Returns:

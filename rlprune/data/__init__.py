@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from rlprune.data.cache import cache_dir
 from rlprune.data.dataset import Data
+from rlprune.data.folder import Folder, decode, scan
 from rlprune.data.named import load
 
-__all__ = ["Data", "load"]
+__all__ = ["Data", "Folder", "cache_dir", "decode", "load", "scan"]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from rlprune.identity._stack import changed_in
 
 PYTHON = "{}.{}".format(*sys.version_info)
 """Compiled code is told apart within one minor version of Python only."""
 
 _OURS = ("rlprune", "rlprune_envs")
-_MUTATORS = frozenset(
-    "append appendleft extend insert update add setdefault pop popleft popitem remove discard "
-    "clear sort reverse subtract".split()
-)
 _STARTS = ("__init__", "__post_init__", "__new__", "__setstate__")
 
 
@@ -122,41 +119,10 @@ def changed_names(code: CodeType) -> frozenset[str]:
     A counter or a cache is no ingredient of what a function returns; left in, every call would
     give the function another identity.
     """
-    return frozenset(name for part in codes(code) for name in _changed(part))
-
-
-def _changed(code: CodeType) -> Iterator[str]:
-    steps = list(dis.get_instructions(code))
-    for at, step in enumerate(steps):
-        name, opname = step.argval, step.opname
-        assigned = opname in ("STORE_GLOBAL", "STORE_ATTR")
-        if assigned or (opname == "STORE_DEREF" and name in code.co_freevars):
-            yield name
-        elif opname in ("LOAD_ATTR", "LOAD_METHOD") and name in _MUTATORS and at:
-            yield from _loaded(steps[at - 1])
-        elif opname in ("STORE_SUBSCR", "DELETE_SUBSCR") or _updates(steps[at : at + 3]):
-            yield from _container(steps, at)
-
-
-def _updates(steps: Sequence[dis.Instruction]) -> bool:
-    """Whether an item of a container is about to be updated in place, as by ``+=``."""
-    names = [step.opname for step in steps]
-    return names[:1] == ["DUP_TOP_TWO"] or names == ["COPY", "COPY", "BINARY_SUBSCR"]
-
-
-def _container(steps: Sequence[dis.Instruction], at: int) -> Iterator[str]:
-    """What the container was loaded from whose key lies on top of the stack before a step."""
-    depth = 0
-    for index in range(at - 1, 0, -1):
-        depth += dis.stack_effect(steps[index].opcode, steps[index].arg)
-        if depth == 1:
-            yield from _loaded(steps[index - 1])
-            return
-
-
-def _loaded(step: dis.Instruction) -> Iterator[str]:
-    if step.opname.startswith("LOAD_") and isinstance(step.argval, str):
-        yield step.argval
+    inner = (changed_names(part) for part in code.co_consts if isinstance(part, CodeType))
+    return frozenset(changed_in(code)).union(
+        *(names.difference(code.co_cellvars) for names in inner)
+    )
 
 
 def methods_of(kind: type) -> dict[str, FunctionType]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlprune.importance.base import ScoringData
 from rlprune.importance.magnitude import l1
-from rlprune.linear.fits import Fit, Prepared, prepare
+from rlprune.linear.fits import Fit, Fits, prepare
 from rlprune.linear.weights import Consumer
 from rlprune.observe.probes import Probed, probe
 
@@ -159,7 +159,7 @@ def _reader(fit: Fit, index: Tensor, outputs: Tensor | None) -> Reader:
     return Reader(weight.T @ weight, inverse, columns)
 
 
-def _prepared(groups: Groups, data: ScoringData) -> Prepared:
+def _prepared(groups: Groups, data: ScoringData) -> Fits:
     return prepare(groups, data.require("obs"))
 
 

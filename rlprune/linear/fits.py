@@ -56,7 +56,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Fits:
     """The fits of a network.
 
     Attributes:
@@ -72,7 +72,7 @@ class Prepared:
     left_out: dict[str, str]
 
 
-_PREPARED: WeakKeyDictionary[Groups, dict[tuple[Any, ...], Prepared]] = WeakKeyDictionary()
+_PREPARED: WeakKeyDictionary[Groups, dict[tuple[Any, ...], Fits]] = WeakKeyDictionary()
 
 
 def prepare(
@@ -82,7 +82,7 @@ def prepare(
     ridge: float | None = None,
     patch_limit: int = 1200,
     rows: int = 16384,
-) -> Prepared:
+) -> Fits:
     """The fits of a network; computed once for the same network, calibration data and options.
 
     Args:
@@ -109,7 +109,7 @@ def prepare(
         for name, reason in moments.left_out.items():
             logger.info("least squares leaves '%s' as it is: %s", name, reason)
         fits = {name: _fit(m, ridge) for name, m in moments.found.items() if m.finite}
-        known = Prepared(key, tuple(samples), fits, moments.left_out)
+        known = Fits(key, tuple(samples), fits, moments.left_out)
         by_options[options] = known
     return known
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.batches import Batch
-from rlprune.inputs import ExampleInputs, batch_size, call
+from rlprune.inputs import ExampleInputs, batch_size, call_safely
 from rlprune.modes import evaluating
 from rlprune.observe.sites import Site, expand_all
 from rlprune.observe.watch import Call, Watch
@@ -332,5 +332,5 @@ def stream(
     with evaluating(network), torch.no_grad(), recorder:
         for inputs, _ in items:
             recorder.batch(batch_size(inputs), mask(inputs))
-            call(network, inputs)
+            call_safely(network, inputs)
     return recorder

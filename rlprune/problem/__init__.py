@@ -17,7 +17,8 @@ from rlprune.problem.executors import (
     SerialExecutor,
     create_executor,
 )
-from rlprune.problem.kinds import KINDS
+from rlprune.problem.features import features_seen, last_linear
+from rlprune.problem.kinds import KINDS, Outputs, kind_of
 from rlprune.problem.ledger import Ledger
 from rlprune.problem.problem import Problem
 from rlprune.problem.quality import DataQuality, Quality, ScoreQuality
@@ -31,6 +32,7 @@ __all__ = [
     "EvaluatorConfig",
     "Executor",
     "Ledger",
+    "Outputs",
     "Problem",
     "ProcessExecutor",
     "Quality",
@@ -40,6 +42,9 @@ __all__ = [
     "calibration_of",
     "create",
     "create_executor",
+    "features_seen",
+    "kind_of",
+    "last_linear",
     "qualities",
     "unit_scores",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,13 @@ class Outputs:
 
     rows: Rows
     features: Tensor | None = None
+
+    @classmethod
+    def of(cls, parts: Sequence[Outputs]) -> Outputs:
+        """The answers to several batches as one."""
+        found = [part.features for part in parts if part.features is not None]
+        rows = joined([part.rows for part in parts])
+        return cls(rows, torch.cat(found) if found else None)
 
 
 Kind = Callable[[Task, Outputs, Outputs], Tensor]
@@ -107,13 +114,6 @@ def kind_of(name: str, task: Task) -> Kind:
 def needs_labels(name: str) -> bool:
     """Whether a score cannot do without labels."""
     return name in _LABELLED or name not in KINDS
-
-
-def concatenate(parts: list[Outputs]) -> Outputs:
-    """The answers to several batches as one."""
-    found = [part.features for part in parts if part.features is not None]
-    rows = joined([part.rows for part in parts])
-    return Outputs(rows, torch.cat(found) if found else None)
 
 
 def _measured(task: Task, name: str, candidate: Outputs) -> Tensor:

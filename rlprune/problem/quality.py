@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from rlprune import tasks
 from rlprune.batches import Batch, as_batches, is_pair, split
 from rlprune.compensation import batch_statistics, recalibrate
 from rlprune.errors import ConfigError, DataError, ScoreError
+from rlprune.identity import changes, describe
 from rlprune.inputs import map_tensors, to_device
 from rlprune.modes import evaluating
 from rlprune.problem.features import features_seen, last_linear
-from rlprune.problem.kinds import Outputs, concatenate, kind_of, needs_labels
+from rlprune.problem.kinds import Outputs, kind_of, needs_labels
 from rlprune.tasks import Classification, Rows, Task
+from rlprune.training import use_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class DataQuality:
         self.statistics = statistics
         self.channels_last = channels_last
         device = next((item.device for item in dense.parameters()), torch.device("cpu"))
-        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+        self.bfloat16 = use_bfloat16(precision, device)
         self._device = device
         self._batches = _batches(data, batch_size, device, channels_last)
         if not self._batches:
@@ -153,7 +156,7 @@ class DataQuality:
                 features = seen.pop() if seen else None
                 rows = self._kept(place, self.task.rows(answer, labels, inputs))
                 parts.append(Outputs(rows, features))
-        return concatenate(parts)
+        return Outputs.of(parts)
 
     def _kept(self, place: int, rows: Rows) -> Rows:
         """The rows of a batch that are compared: all, or as many drawn as there is room for."""
@@ -179,7 +182,7 @@ class ScoreQuality:
     """A user's ``score(model) -> float`` as a quality.
 
     Args:
-        score: The function, higher is better; it sees the candidate in eval mode.
+        score: The function, higher is better; it sees a copy of the candidate, in eval mode.
         calibration: With it, running statistics are recomputed before every call.
     """
 
@@ -188,17 +191,56 @@ class ScoreQuality:
             raise ConfigError(f"score must be a function of the network, got {score!r}")
         self.score = score
         self._calibration = as_batches(calibration)
+        self._seen = False
 
     def identity(self) -> Any:
         """The function and the calibration data."""
         return {"score": self.score, "calibration": self._calibration}
 
     def __call__(self, candidate: nn.Module) -> float:
-        """Score a candidate."""
+        """Score a candidate.
+
+        Raises:
+            ScoreError: The function overwrites its own data.
+        """
         if self._calibration:
             recalibrate(candidate, self._calibration)
+        if not self._seen:
+            self._seen = True
+            return self._first(candidate)
+        return self._value(copy.deepcopy(candidate))
+
+    def _value(self, candidate: nn.Module) -> float:
         with evaluating(candidate), torch.no_grad():
             return float(self.score(candidate))
+
+    def _first(self, candidate: nn.Module) -> float:
+        """Score a candidate, and look at what that has changed."""
+        before, given = describe(self.score), copy.deepcopy(candidate)
+        value = self._value(given)
+        told = changes(before, describe(self.score))
+        spoilt = [line for line in told if line.endswith(".content changed")]
+        if spoilt:
+            raise ScoreError(
+                f"score overwrites its own data ({spoilt[0]}), so that every candidate would be "
+                "scored on other data; let it work on a copy"
+            )
+        weights = candidate.state_dict()
+        changed = [
+            name
+            for name, tensor in given.state_dict().items()
+            if name not in weights or not _same(tensor, weights[name])
+        ]
+        if changed:
+            logger.warning(
+                "score changes the network that it is given (%s): that is a copy, nothing else is "
+                "affected", changed[0],
+            )  # fmt: skip
+        return value
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def checked(quality: Quality, candidate: nn.Module, widths: tuple[int, ...]) -> float:
@@ -210,21 +252,13 @@ def checked(quality: Quality, candidate: nn.Module, widths: tuple[int, ...]) -> 
     where = f"the candidate with widths {list(widths)}"
     try:
         value = float(quality(candidate))
+    except ScoreError:
+        raise
     except Exception as error:
         raise ScoreError(f"scoring {where} raised {type(error).__name__}: {error}") from error
     if not math.isfinite(value):
         raise ScoreError(f"the score of {where} is {value}; it must be a finite number")
     return value
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type != "cpu":
-        return False
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, test)() for test in tests if hasattr(torch.cpu, test))
 
 
 def _obvious(batch: Batch) -> Task:

@@ -8,6 +8,7 @@ what benchmarks open to look inside.
 from __future__ import annotations
 
 from rlprune.run.changes import RUN_FILE
+from rlprune.run.config import compose
 from rlprune.run.dense import dense_network, factory_of
 from rlprune.run.example import load_example
 from rlprune.run.folder import RunFolder
@@ -29,6 +30,7 @@ __all__ = [
     "ScheduleSpec",
     "StructureSpec",
     "TimingSpec",
+    "compose",
     "dense_network",
     "factory_of",
     "launch",

@@ -13,7 +13,7 @@ from rlprune.run.spec import RunSpec
 from rlprune.training import FineTune
 
 
-def settled(spec: RunSpec, data: Data | None) -> RunSpec:
+def filled_in(spec: RunSpec, data: Data | None) -> RunSpec:
     """The specification with every ``auto`` filled in.
 
     Args:

@@ -19,7 +19,7 @@ from rlprune.errors import ConfigError
 from rlprune.identity import describe
 from rlprune.inputs import map_tensors, to_device
 from rlprune.plan import Plan
-from rlprune.run.defaults import settled
+from rlprune.run.defaults import filled_in
 from rlprune.run.folder import RunFolder
 from rlprune.run.placing import device_of, place
 from rlprune.run.spec import RunSpec
@@ -65,7 +65,7 @@ class Job:
                 "give data=rlprune.Data(train=..., test=...), or score=a function of the network "
                 "that returns a number, higher is better"
             )
-        self.spec = settled(self.asked, self.data)
+        self.spec = filled_in(self.asked, self.data)
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
         gradual = self.spec.schedule.gradual

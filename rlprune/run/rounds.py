@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from rlprune import budgets as budget_module
 from rlprune.budgets import Limit, ResolvedBudget
 from rlprune.errors import ConfigError, StructureError
-from rlprune.inputs import call
+from rlprune.inputs import call_safely
 from rlprune.modes import evaluating
 from rlprune.plan import Plan
 from rlprune.run.folder import RunFolder
@@ -151,8 +151,8 @@ def _require_same(final: nn.Module, network: nn.Module, example_inputs: Any) -> 
     """The rounds' plans taken together must make the network that the rounds have made."""
     with torch.no_grad(), evaluating(final), evaluating(network):
         pairs = zip(
-            tree_leaves(call(final, example_inputs)),
-            tree_leaves(call(network, example_inputs)),
+            tree_leaves(call_safely(final, example_inputs)),
+            tree_leaves(call_safely(network, example_inputs)),
             strict=True,
         )
         for a, b in pairs:

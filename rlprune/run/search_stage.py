@@ -80,13 +80,13 @@ def open_problem(job: Job, *, store: Path, open_limits: Sequence[str] = ()) -> P
         StructureError: Nothing can be pruned, or a smaller network would not compute what it must;
             names the module and the op.
     """
-    from rlprune.compaction import probe
+    from rlprune.compaction import try_out
     from rlprune.problem import create, create_executor
 
     if not job.groups.prunable:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in job.groups)
         raise StructureError(f"nothing of this network can be pruned. {reasons}")
-    probe(job.groups)
+    try_out(job.groups)
     return create(
         job.groups,
         job.budgets,

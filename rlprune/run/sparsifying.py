@@ -21,7 +21,7 @@ from rlprune.files import plain, write_json, write_tensors
 from rlprune.identity import digest
 from rlprune.inputs import batch_of
 from rlprune.options import check_types
-from rlprune.run.defaults import settled
+from rlprune.run.defaults import filled_in
 from rlprune.run.placing import place
 from rlprune.run.pruning import launch
 from rlprune.run.schedule import ScheduleSpec
@@ -106,7 +106,7 @@ class Sparsifying:
         data: Data,
         folder: Path,
     ) -> None:
-        self.spec, self.sparse, self.data, self.folder = settled(spec, data), sparse, data, folder
+        self.spec, self.sparse, self.data, self.folder = filled_in(spec, data), sparse, data, folder
         self._asked = spec
         self.dense, self.inputs = place(model, example_inputs, spec.device)
         self.device = next(self.dense.parameters()).device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.locate import locate
+from rlprune.options import check_types
 from rlprune.plugins import Registry
 from rlprune.space import ANCHORS
 
@@ -53,7 +55,9 @@ class AgentConfig:
     anchor: str = "uniform"
 
     def __post_init__(self) -> None:
-        """Checks values; subclasses extend it."""
+        """Checks types, then values; subclasses extend it."""
+        with contextlib.suppress(NameError):  # hints that only a type checker can read
+            check_types(self, f"agent {self.name!r}")
         self.require(self.anchor in ANCHORS, "anchor", " or ".join(ANCHORS))
 
     def require(self, condition: bool, field: str, valid: str) -> None:

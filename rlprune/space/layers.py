@@ -13,7 +13,7 @@ from rlprune.inputs import batch_size
 from rlprune.ops import Moves, named
 from rlprune.ops.labels import Planes, varying
 from rlprune.structure.costs import Terms, branch_columns, labels_by_tensor
-from rlprune.structure.records import Source, Step, Trace
+from rlprune.structure.records import Operand, Step, Trace
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -83,7 +83,7 @@ def _polynomials(groups: Groups) -> dict[str, Polynomial]:
         if record is None or record.macs is None or not step.shapes:
             continue
         module = step.module
-        sources = [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Source)]
+        sources = [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Operand)]
         held = [at for at in (_parameter(trace, source) for source in sources) if at >= 0]
         weight = max(held, key=lambda at: trace.tensors[at].numel(), default=None)
         rows = [] if weight is None else origins.get(weight, [])
@@ -101,12 +101,12 @@ def _polynomials(groups: Groups) -> dict[str, Polynomial]:
     return {kind: terms.polynomial() for kind, terms in found.items()}
 
 
-def _parameter(trace: Trace, source: Source) -> int:
+def _parameter(trace: Trace, source: Operand) -> int:
     """Number of the tensor that an operand is, or is a view of; -1 where it was computed."""
     while source.step >= 0:
         step = trace.steps[source.step]
         record = named(step.op)
-        inner = [x for x in tree_leaves(step.args) if isinstance(x, Source)]
+        inner = [x for x in tree_leaves(step.args) if isinstance(x, Operand)]
         if record is None or record.moves is Moves.NO or not inner:
             return -1
         source = inner[0]

@@ -2,5 +2,6 @@
 
 from rlprune.structure.discovery import Discovery
 from rlprune.structure.groups import Group, Groups, Slice
+from rlprune.structure.held import held
 
-__all__ = ["Discovery", "Group", "Groups", "Slice"]
+__all__ = ["Discovery", "Group", "Groups", "Slice", "held"]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rlprune.errors import RlpruneError
 from rlprune.ops import named
 from rlprune.structure.groups import Slice
-from rlprune.structure.records import Branch, Call, Source, Step, Trace
+from rlprune.structure.records import Branch, ModuleCall, Operand, Step, Trace
 from rlprune.structure.run import Run, run_trace
 from rlprune.structure.stand_ins import Skip, Zeros
 from rlprune.structure.twin import copied
@@ -118,9 +118,9 @@ def _runs(model: nn.Module, inputs: Any, dense: Trace, branches: Sequence[Branch
 class _Path:
     """The way through a branch: its zeros, what follows them, and the ops between modules."""
 
-    zeros: tuple[Call, ...]
-    last: Call
-    skips: tuple[Call, ...]
+    zeros: tuple[ModuleCall, ...]
+    last: ModuleCall
+    skips: tuple[ModuleCall, ...]
     loose: frozenset[int]
     kept: frozenset[int]
 
@@ -154,7 +154,7 @@ class _Finder:
             seen = i in run.trace.outputs or not self.steps[i].shapes
             if not seen and all(r in self.dead for r in self.readers.get(i, ())):
                 self.dead.add(i)
-        self.calls: dict[str, list[Call]] = {}
+        self.calls: dict[str, list[ModuleCall]] = {}
         for call in run.trace.calls:
             if call.end > call.start and call.module:
                 self.calls.setdefault(call.module, []).append(call)
@@ -163,7 +163,7 @@ class _Finder:
         """Branches that do not overlap, the inner ones of nested branches."""
         found: list[Branch] = []
         for i, step in enumerate(self.steps):
-            operands = [a for a in step.args if isinstance(a, Source)]
+            operands = [a for a in step.args if isinstance(a, Operand)]
             if named(step.op).name != "add" or len(operands) != 2:
                 continue
             for operand, other in (operands, operands[::-1]):
@@ -174,7 +174,7 @@ class _Finder:
                     found.append(branch)
         return sorted(found, key=lambda b: min(b.covered))
 
-    def _shape(self, source: Source) -> tuple[int, ...]:
+    def _shape(self, source: Operand) -> tuple[int, ...]:
         return self.steps[source.step].shapes[source.result] if source.step >= 0 else ()
 
     def _region(self, addition: int, operand: int) -> set[int]:
@@ -197,7 +197,7 @@ class _Finder:
                     waiting.add(s)
         return region
 
-    def _branch(self, addition: int, operand: Source) -> Branch | None:
+    def _branch(self, addition: int, operand: Operand) -> Branch | None:
         region = self._region(addition, operand.step)
         if not region:
             return None
@@ -251,18 +251,18 @@ class _Finder:
             step = self.steps[i]
             if not step.op.endswith("_"):
                 continue
-            target = next((a for a in step.args if isinstance(a, Source)), Source())
+            target = next((a for a in step.args if isinstance(a, Operand)), Operand())
             while target.step in region and named(self.steps[target.step].op).view:
                 target = self.steps[target.step].args[0]
             if target.step not in region:
                 return False
         return True
 
-    def _path(self, region: set[int], operand: Source, silent: int) -> _Path | None:
+    def _path(self, region: set[int], operand: Operand, silent: int) -> _Path | None:
         calls = self._replaceable(region)
         made = {c.output: c for c in calls}
         inside = {i for c in calls for i in range(c.start, c.end)}
-        skips: list[Call] = []
+        skips: list[ModuleCall] = []
         kept: set[int] = set()
         at = operand
         while True:
@@ -299,7 +299,7 @@ class _Finder:
         zeros = tuple(c for c in calls if c not in skips)
         return _Path(zeros, last, tuple(skips), frozenset(loose), frozenset(kept))
 
-    def _replaceable(self, region: set[int]) -> list[Call]:
+    def _replaceable(self, region: set[int]) -> list[ModuleCall]:
         """Outermost module calls that run inside the region alone, tensor in, tensor out."""
         inside = [
             call
@@ -312,7 +312,7 @@ class _Finder:
             )
             for call in calls
         ]
-        outer: list[Call] = []
+        outer: list[ModuleCall] = []
         for call in sorted(inside, key=lambda c: (c.start, -c.end, c.module.count("."))):
             if not outer or call.start >= outer[-1].end:
                 outer.append(call)
@@ -329,7 +329,7 @@ class _Finder:
                 names.update(aliases)
         return frozenset(names)
 
-    def _alike(self, a: Source, b: Source) -> bool:
+    def _alike(self, a: Operand, b: Operand) -> bool:
         """Whether two tensors have the same shape and the same units at the same places."""
         return (
             a.step >= 0
@@ -338,7 +338,7 @@ class _Finder:
             and self._units(a) == self._units(b)
         )
 
-    def _units(self, source: Source) -> frozenset[tuple[tuple[int, ...], bytes]]:
+    def _units(self, source: Operand) -> frozenset[tuple[tuple[int, ...], bytes]]:
         planes = self.steps[source.step].planes[source.result]
         lines = (self._line(plane) for plane in planes)
         return frozenset((a.shape, a.tobytes()) for a in lines if a.size > 1)

@@ -1,4 +1,8 @@
-"""Which ops of a trace each module call ran, and what went in and out of it."""
+"""Which ops of a trace each module call ran, and what went in and out of it.
+
+Hooks are `rlprune.observe`'s elsewhere. Structure lies a floor below and cannot ask it, and what is
+noted here belongs to the trace: the ops that ran between two hooks, in its own numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from rlprune.structure.records import Call, Source
+from rlprune.structure.records import ModuleCall, Operand
 from rlprune.structure.trace import Tracer
 
 _PLAIN = (Tensor, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -19,9 +23,9 @@ _PLAIN = (Tensor, int, float, complex, str, bytes, type(None), torch.dtype, torc
 
 @contextmanager
 def calls_noted(model: nn.Module, tracer: Tracer) -> Iterator[None]:
-    """Append a `Call` to ``tracer.trace.calls`` whenever a module of ``model`` returns."""
+    """Append a `ModuleCall` to ``tracer.trace.calls`` whenever a module of ``model`` returns."""
     names = {id(m): n for n, m in model.named_modules()}
-    open_calls: list[tuple[str, int, Source | None]] = []
+    open_calls: list[tuple[str, int, Operand | None]] = []
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         if id(module) in names:
@@ -38,7 +42,7 @@ def calls_noted(model: nn.Module, tracer: Tracer) -> Iterator[None]:
                 result, nones = _result(output)
                 made = None if result is None else tracer.source(result)
                 end = len(tracer.trace.steps)
-                tracer.trace.calls.append(Call(name, start, end, source, made, nones))
+                tracer.trace.calls.append(ModuleCall(name, start, end, source, made, nones))
                 return
 
     handles = [

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rlprune.ops.labels import Planes
 from rlprune.ops.notes import Notes
-from rlprune.structure.sites import Site
+from rlprune.structure.call_sites import CallSite
 
 
 @dataclass(frozen=True)
-class Source:
+class Operand:
     """An operand's origin: result ``result`` of step ``step``, or ``Trace.tensors[tensor]``.
 
     Both numbers are -1 for an input of the network or a constant.
@@ -29,7 +29,7 @@ class Source:
 class Step:
     """One op of the trace, kept to find the op where a compacted network departs from it.
 
-    ``args`` and ``kwargs`` are those of the call with every tensor replaced by its `Source`.
+    ``args`` and ``kwargs`` are those of the call with every tensor replaced by its `Operand`.
     ``free`` holds, for every result, dimensions along which it is one value: a constant whose size
     may follow a width that it meets.
     """
@@ -44,7 +44,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module.
 
     Attributes:
@@ -60,8 +60,8 @@ class Call:
     module: str
     start: int
     end: int
-    input: Source | None
-    output: Source | None
+    input: Operand | None
+    output: Operand | None
     nones: int = -1
 
 
@@ -123,10 +123,10 @@ class Trace(Notes):
     roles: dict[int, str] = field(default_factory=dict)
     producers: list[int | Whole] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
     computed: bool = False
-    sites: dict[int, Site] = field(default_factory=dict)
+    sites: dict[int, CallSite] = field(default_factory=dict)
 
     def state(self) -> tuple[Any, ...]:
         """What `restore` needs to forget everything that happens from now on."""

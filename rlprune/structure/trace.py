@@ -21,8 +21,8 @@ from rlprune.ops.pending import Pending
 from rlprune.ops.skipping import zeros_like_result
 from rlprune.ops.table import apply_rule, leave_whole
 from rlprune.ops.uniform import Uniform
-from rlprune.structure.records import Source, Step, Trace, Whole
-from rlprune.structure.sites import SIZED, calling_site
+from rlprune.structure.call_sites import SIZED, calling_site
+from rlprune.structure.records import Operand, Step, Trace, Whole
 
 
 class ValuesNeededError(StructureError):
@@ -269,7 +269,7 @@ class Tracer(TorchDispatchMode):
             shapes = tuple(tuple(r.shape) for r in results)
             planes = tuple(self.planes(r) for r in results)
             for k, result in enumerate(results):
-                self._made[result] = Source(len(self.trace.steps), k)
+                self._made[result] = Operand(len(self.trace.steps), k)
             free = tuple(frozenset(self.uniform.sizes(r, r.ndim)) for r in results)
             given_args, given_kwargs = sources
             step = Step(
@@ -286,10 +286,10 @@ class Tracer(TorchDispatchMode):
         """What stands for an operand in a `Step`; anything but a tensor stands for itself."""
         return self.source(value) if isinstance(value, Tensor) else value
 
-    def source(self, value: Tensor) -> Source:
+    def source(self, value: Tensor) -> Operand:
         """Where a tensor came from."""
         made = self._made.get(value)
-        return Source(tensor=self._known.get(id(value), -1)) if made is None else made
+        return Operand(tensor=self._known.get(id(value), -1)) if made is None else made
 
 
 def _looks_at_values(op: Op, args: tuple[Any, ...], leaves: list[Tensor]) -> bool:

@@ -8,20 +8,20 @@ from typing import Any
 from torch.utils._pytree import tree_leaves
 
 from rlprune.ops import Moves, Zeros, named
-from rlprune.structure.records import Source, Step
+from rlprune.structure.records import Operand, Step
 
 
-def sources(step: Step) -> list[Source]:
+def sources(step: Step) -> list[Operand]:
     """Every tensor operand of a step."""
-    return [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Source)]
+    return [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Operand)]
 
 
-def keeps_zero(step: Step) -> tuple[Source, ...]:
+def keeps_zero(step: Step) -> tuple[Operand, ...]:
     """Operands any of which, being zero, makes the result zero."""
     zeros = named(step.op).zeros_in(step.args, step.kwargs)
     if zeros is Zeros.NEVER:
         return ()
-    operands = tuple(a for a in step.args if isinstance(a, Source))
+    operands = tuple(a for a in step.args if isinstance(a, Operand))
     return operands if zeros is Zeros.ANY else operands[:1]
 
 
@@ -32,7 +32,7 @@ def elementwise(step: Step) -> bool:
 
 
 def silencing(
-    steps: Sequence[Step], operand: Source, inside: Callable[[Source], bool]
+    steps: Sequence[Step], operand: Operand, inside: Callable[[Operand], bool]
 ) -> tuple[int, tuple[int, ...]] | None:
     """The op whose parameters decide about an operand, and those parameters.
 
@@ -69,9 +69,9 @@ def _parameters(steps: Sequence[Step], step: Step) -> tuple[int, ...] | None:
 
 def _tensor(steps: Sequence[Step], value: Any) -> int | None:
     """The stored tensor an operand is, possibly rearranged."""
-    while isinstance(value, Source) and value.step >= 0:
+    while isinstance(value, Operand) and value.step >= 0:
         step = steps[value.step]
         if named(step.op).moves is Moves.NO:
             return None
         value = step.args[0]
-    return value.tensor if isinstance(value, Source) and value.tensor >= 0 else None
+    return value.tensor if isinstance(value, Operand) and value.tensor >= 0 else None

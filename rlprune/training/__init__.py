@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlprune.training.config import FineTune, Part, Pretrain
 from rlprune.training.evaluate import Measured, evaluate
 from rlprune.training.loop import TrainResult, finetune, pretrain
+from rlprune.training.precision import laid_out, use_bfloat16
 from rlprune.training.record import CsvHistory, EpochRecord, TensorBoardHistory
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "TrainResult",
     "evaluate",
     "finetune",
+    "laid_out",
     "pretrain",
+    "use_bfloat16",
 ]

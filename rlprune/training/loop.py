@@ -32,7 +32,7 @@ from rlprune.training.precision import (
     laid_out,
     use_bfloat16,
 )
-from rlprune.training.record import Callback, EpochRecord, Recorder, weights_digest
+from rlprune.training.record import Callback, Checkpoints, EpochRecord, weights_digest
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class _Training:
         progress: bool | None,
         callbacks: Sequence[Callback],
     ) -> TrainResult:
-        recorder = Recorder(checkpoint_dir, self.identity)
+        recorder = Checkpoints(checkpoint_dir, self.identity)
         optimizer = build_optimizer(self.model, self.config) if self.config.epochs else None
         state = recorder.load()
         if state is not None:

@@ -23,17 +23,18 @@ def default_device(device: torch.device | str | None = None) -> torch.device:
 
 
 def use_bfloat16(setting: bool | str, device: torch.device) -> bool:
-    """Resolve an ``autocast`` setting.
+    """Resolve a setting of the number format.
 
     Args:
-        setting: True, False or ``"auto"``.
+        setting: True or ``"bfloat16"``, False or ``"float32"``, or ``"auto"``: bfloat16 where the
+            device multiplies it natively.
         device: Where the network runs.
 
     Returns:
         Whether to run under bfloat16 autocast.
     """
     if setting != "auto":
-        return bool(setting)
+        return setting in (True, "bfloat16")
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and _processor_has_bfloat16()

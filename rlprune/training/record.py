@@ -57,7 +57,7 @@ Callback = Callable[[History], None]
 """Called with the whole history after every epoch."""
 
 
-class Recorder:
+class Checkpoints:
     """Writes and reads the state of a training, atomically.
 
     Args:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from rlprune.zoo.measure import Row, coverage, measure
+from rlprune.zoo.cover import Coverage, cover, coverage
 from rlprune.zoo.networks import create, names
 from rlprune.zoo.table import markdown
 
-__all__ = ["Row", "coverage", "create", "markdown", "measure", "names"]
+__all__ = ["Coverage", "cover", "coverage", "create", "markdown", "names"]

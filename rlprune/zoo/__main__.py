@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ConfigError, RlpruneError
-from rlprune.zoo.measure import Row, coverage
+from rlprune.zoo.cover import Coverage, coverage
 from rlprune.zoo.networks import names
 from rlprune.zoo.table import dump, load, markdown, passed
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RlpruneError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    rows: list[Row] = []
+    rows: list[Coverage] = []
     if args.resume and args.out is not None and (args.out / "coverage.json").exists():
         rows = [r for r in load((args.out / "coverage.json").read_text()) if r.name in wanted]
     known = {row.name for row in rows}
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in coverage([n for n in wanted if n not in known], keep=args.keep, seed=args.seed):
         rows.append(row)
         if peer is not None:
-            from rlprune.zoo.peer import measure_apart
+            from rlprune.zoo.peer import cover_apart
 
-            peer[row.name] = measure_apart(row.name, args.keep, args.timeout, args.memory)
+            peer[row.name] = cover_apart(row.name, args.keep, args.timeout, args.memory)
         sys.stderr.write(f"{len(rows)}/{len(wanted)} {markdown([row], peer).splitlines()[2]}\n")
         sys.stderr.flush()
         if args.out is not None:

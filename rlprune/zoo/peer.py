@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rlprune.zoo.networks import create
 
 
-def measure(name: str, keep: float) -> dict[str, Any]:
+def cover(name: str, keep: float) -> dict[str, Any]:
     """Prune one network with Torch-Pruning in this process.
 
     Returns:
@@ -51,14 +51,14 @@ def measure(name: str, keep: float) -> dict[str, Any]:
     return {"kept": kept, "graph_s": graph, "prune_ms": seconds * 1e3}
 
 
-def measure_apart(name: str, keep: float, timeout: float, memory_gb: float) -> dict[str, Any]:
-    """`measure` in a process of its own, stopped when it takes too long or too much memory."""
+def cover_apart(name: str, keep: float, timeout: float, memory_gb: float) -> dict[str, Any]:
+    """`cover` in a process of its own, stopped when it takes too long or too much memory."""
     code = (
         "import json, resource, sys\n"
         f"limit = int({memory_gb} * 2**30)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
-        "from rlprune.zoo.peer import measure\n"
-        f"print('RESULT' + json.dumps(measure({name!r}, {keep})))\n"
+        "from rlprune.zoo.peer import cover\n"
+        f"print('RESULT' + json.dumps(cover({name!r}, {keep})))\n"
     )
     try:
         done = subprocess.run(

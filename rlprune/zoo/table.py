@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlprune.zoo.measure import Row
+from rlprune.zoo.cover import Coverage
 
 TOLERANCE = 1e-10
 
 
-def passed(row: Row) -> bool:
+def passed(row: Coverage) -> bool:
     """Whether a network was compacted and agreed with its mask (or has structure alone)."""
     return not row.failure and (row.error is None or row.error <= TOLERANCE)
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[Coverage]) -> str:
     """One sentence on how many networks are covered."""
     ran = [r for r in rows if r.error is not None]
     good = sum(passed(r) for r in ran)
@@ -31,7 +31,7 @@ def summary(rows: Sequence[Row]) -> str:
     return f"{text}; {len(failed)} fail: {', '.join(failed)}" if failed else f"{text}; none fails"
 
 
-def markdown(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def markdown(rows: Sequence[Coverage], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The table; with a peer's results beside it where given."""
     head = [
         "network", "params (M)", "groups", "prunable", "share", "trace s", "build ms",
@@ -63,17 +63,17 @@ def markdown(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None =
     return "\n".join([*lines, "", summary(rows), "", reasons(rows)])
 
 
-def dump(rows: Sequence[Row], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def dump(rows: Sequence[Coverage], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The rows as JSON text."""
     return json.dumps({"rows": [r.to_dict() for r in rows], "peer": peer}, indent=1)
 
 
-def load(text: str) -> list[Row]:
+def load(text: str) -> list[Coverage]:
     """The rows of a `dump`."""
-    return [Row(**row) for row in json.loads(text)["rows"]]
+    return [Coverage(**row) for row in json.loads(text)["rows"]]
 
 
-def reasons(rows: Sequence[Row], most: int = 12) -> str:
+def reasons(rows: Sequence[Coverage], most: int = 12) -> str:
     """The reasons that keep most parameters whole, ranked by their mean share over networks."""
     shares: dict[str, float] = {}
     for row in rows:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlprune.data.cache import cache_dir
+from rlprune.data import cache_dir
 from rlprune.errors import ConfigError
 from rlprune.files import write_atomically
 from rlprune.progress import track

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlprune.analysis.tokens import Corpus, Source, read, read_sources
+from tests.conftest import Shared
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "train_code_model.py"
@@ -17,23 +18,26 @@ FILES = ("ast.py", "bisect.py", "calendar.py", "cmd.py", "colorsys.py", "copy.py
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+def trained(shared: Shared) -> tuple[Any, Any]:
     """``(model, tokenizer)``."""
     import transformers
 
+    folder = shared("code_model", _train)
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder)
+    return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def _train(folder: Path) -> None:
     spec = importlib.util.spec_from_file_location("train_code_model", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    folder = tmp_path_factory.mktemp("code_model")
     script.main([
         str(folder), "--sources", str(STDLIB / "json"), "--steps", "50",
         "--layers", "3", "--width", "32", "--length", "64", "--vocabulary", "512",
         "--megabytes", "0.2",
     ])  # fmt: skip
-    model = transformers.GPT2LMHeadModel.from_pretrained(folder)
-    return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

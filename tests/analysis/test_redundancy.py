@@ -14,7 +14,7 @@ from rlprune.analysis import record
 from rlprune.analysis.controls import control_labels, surface, untrained
 from rlprune.analysis.examples import read_table, sample, text_batches, text_task, word_task
 from rlprune.analysis.probes import elastic_net_path
-from rlprune.analysis.redundancy import Task, redundancy
+from rlprune.analysis.redundancy import Labelling, redundancy
 from rlprune.analysis.splits import by_group, standard_error, unseen
 from rlprune.analysis.tokens import Corpus
 from rlprune.errors import DataError
@@ -23,7 +23,7 @@ FEW = (0.01, 0.001)
 """Penalties, for speed."""
 
 
-def planted(seed: int = 0, noise: float = 1.0) -> Task:
+def planted(seed: int = 0, noise: float = 1.0) -> Labelling:
     """Three layers; from the second on four neurons, each copied five times, hold the class."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 4, 1800)
@@ -37,7 +37,7 @@ def planted(seed: int = 0, noise: float = 1.0) -> Task:
             x[:, :20] = np.repeat(signal, 5, 1)
             x[:, 1:20] += 0.02 * generator.normal(size=(1800, 19))
         layers[site] = x.astype(np.float32)
-    return Task("planted", layers, labels, texts, groups)
+    return Labelling("planted", layers, labels, texts, groups)
 
 
 def test_the_planted_neurons_are_found() -> None:
@@ -59,7 +59,7 @@ def test_the_planted_neurons_are_found() -> None:
 
 def test_noise_is_called_inconclusive() -> None:
     task = planted()
-    only = Task("noise", {"a": task.layers["a"]}, task.labels, task.texts, task.groups)
+    only = Labelling("noise", {"a": task.layers["a"]}, task.labels, task.texts, task.groups)
     assert not redundancy(only, most=(900, 400, 400), penalties=FEW).conclusive
 
 
@@ -68,7 +68,7 @@ def test_nothing_is_chosen_by_test_items() -> None:
     split = by_group(task.groups, 0, (900, 400, 400))
     spoilt = task.labels.copy()
     spoilt[split.test] = np.random.default_rng(1).permutation(spoilt[split.test])
-    other = Task(task.name, task.layers, spoilt, task.texts, task.groups)
+    other = Labelling(task.name, task.layers, spoilt, task.texts, task.groups)
     found, changed = (redundancy(t, most=(900, 400, 400), penalties=FEW) for t in (task, other))
     assert found.kept == changed.kept
     assert [s.held for s in found.stages] == [s.held for s in changed.stages]

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from rlprune.run.config import compose
+from tests.conftest import Shared
 
 Composed = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pretrained")
+def pretrained(shared: Shared) -> Path:
+    return shared("bench")
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from rlprune.bench import evaluation, fidelity, speed
-from rlprune.bench.masking import MaskedDense
 from rlprune.bench.plans import diverse
 from rlprune.bench.tables import spearman, spearman_interval, spread
 from rlprune.bench.workbench import open_workbench
 from rlprune.cli.job import run as run_job
+from rlprune.compaction import MaskedWorkspace
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.oneshot import mask
 from rlprune.plan import Plan
@@ -50,7 +50,7 @@ def test_tables() -> None:
 
 def test_the_mask_is_renewed_for_every_plan(composed: Composed) -> None:
     job = open_workbench(composed("search")).job
-    masked = MaskedDense(job.groups)
+    masked = MaskedWorkspace(job.groups)
     x = job.example_inputs
     for keep in (0.4, 0.8, 1.0):
         plan = Plan.uniform(job.groups, keep)

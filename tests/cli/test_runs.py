@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -140,65 +139,53 @@ def test_a_budget_that_fails_ends_the_process_with_its_name(
     assert "Traceback" not in done.stderr
 
 
-def test_help_shows_groups_and_examples(cli: Cli) -> None:
-    done = cli("--help", tiny=False)
+def test_help_shows_groups_and_examples(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rlprune", "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     for text in ("rlprune report", "budget:", "ppo_lagrangian", "+budget.energy._target_"):
         assert text in done.stdout
 
 
 LONGER = ("agent=ppo_lagrangian", "evaluations=26", "finetune.epochs=8")
+MOMENTS = (("search", "evaluations.jsonl", 12), ("finetune", "finetune.csv", 3))
+"""Stage, a file that grows meanwhile, and how many lines it has when the process is killed."""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody killed."""
-    run = tmp_path_factory.mktemp("undisturbed")
-    with open(run / "log", "w") as log:
-        assert start(run, trained, log).wait() == 0, (run / "log").read_text()
-    return run
+def killed_at(moment: str, file: str, count: int, run: Path, *line: str) -> None:
+    """Start a process on a run, and kill it while it is in the middle of a stage."""
 
-
-def start(run: Path, trained: Path, log: IO[str]) -> subprocess.Popen[bytes]:
-    settings = (*TINY, *LONGER, f"pretrained_dir={trained}", f"hydra.run.dir={run}")
-    command = [sys.executable, "-m", "rlprune", *settings]
-    return subprocess.Popen(command, cwd=run.parent, env=environment(), stdout=log, stderr=log)
-
-
-def lines(name: str, count: int) -> Callable[[Path], bool]:
-    def reached(folder: Path) -> bool:
-        path = folder / name
+    def reached() -> bool:
+        path = run / file
         return path.exists() and len(path.read_bytes().splitlines()) >= count
 
-    return reached
-
-
-@pytest.mark.parametrize(
-    ("moment", "reached"),
-    [("search", lines("evaluations.jsonl", 12)), ("finetune", lines("finetune.csv", 3))],
-    ids=["search", "finetune"],
-)
-def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(
-    cli: Cli,
-    tmp_path: Path,
-    trained: Path,
-    undisturbed: Path,
-    moment: str,
-    reached: Callable[[Path], bool],
-) -> None:
-    cut = tmp_path / "cut"
-    with open(tmp_path / "log", "w") as log:
-        process = start(cut, trained, log)
+    command = [sys.executable, "-m", "rlprune", *line]
+    with open(run.parent / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=run.parent, env=environment(), stdout=log, stderr=log
+        )
         deadline = time.monotonic() + 120
-        while not reached(cut) and process.poll() is None and time.monotonic() < deadline:
+        while not reached() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         process.kill()
-        assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
-    assert not (cut / "stages" / f"{moment}.json").exists()
-    assert not (cut / "report.json").exists()
+        assert process.wait() == -signal.SIGKILL, (run.parent / "log").read_text()
+    assert not (run / "stages" / f"{moment}.json").exists()
+    assert not (run / "report.json").exists()
 
+
+def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(
+    cli: Cli, tmp_path: Path, trained: Path
+) -> None:
+    cut, undisturbed = tmp_path / "cut", tmp_path / "undisturbed"
+    settings = (*TINY, *LONGER, f"pretrained_dir={trained}", f"hydra.run.dir={cut}")
+    killed_at(*MOMENTS[0], cut, *settings)
+    killed_at(*MOMENTS[1], cut, f"run={cut}")
     resumed = cli(f"run={cut}", tiny=False)
     assert resumed.returncode == 0, resumed.stderr
+    whole = cli(*settings[:-1], f"hydra.run.dir={undisturbed}", tiny=False)
+    assert whole.returncode == 0, whole.stderr
     for name in ("plan.json", "masks.safetensors", "compacted.safetensors", "model.safetensors"):
         assert (cut / name).read_bytes() == (undisturbed / name).read_bytes(), name
     assert without_times(cut) == without_times(undisturbed)

@@ -133,6 +133,57 @@ def test_the_core_knows_no_agent_and_no_command_line() -> None:
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+HOOKS = {"register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"}
+HOOKS |= {f"register_module_{name.removeprefix('register_')}" for name in HOOKS}
+BELOW_OBSERVE = {"rlprune.structure.calls", "rlprune.structure.trace"}
+"""They note which module runs an op of their trace, and stand a floor below the observer."""
+
+
+def test_one_observer() -> None:
+    hooked = {
+        module
+        for module in modules()
+        for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in HOOKS
+    }
+    assert {m for m in hooked if room(m) != "observe"} == BELOW_OBSERVE
+
+
+CLIENTS = {"bench", "zoo"}
+"""Rooms that use what any user may: names in a room's ``__all__``, or those of a single module."""
+
+
+def public(module: str) -> set[str]:
+    """The public names of a package or of a room that is one module."""
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return set(ast.literal_eval(node.value))
+    assert modules()[module].name != "__init__.py", f"{module} says nowhere what is public"
+    names = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in tree.body:
+        found = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names |= {target.id for target in found if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_benchmarks_use_the_public_interface() -> None:
+    wrong = []
+    for module in modules():
+        tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+        for node in ast.walk(tree) if room(module) in CLIENTS else ():
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+                "rlprune"
+            ):
+                continue
+            there, names = str(node.module), {alias.name for alias in node.names}
+            if room(there) == room(module) or (there == "rlprune" and names <= set(FLOOR)):
+                continue
+            inner = there.count(".") > 1 or not names <= public(there)
+            wrong += [f"{module}:{node.lineno} {ast.unparse(node)}"] if inner else []
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
 @pytest.mark.parametrize("name", sorted({r for line in FLOORS.split("\n") for r in line.split()}))
 def test_no_module_of_a_room_needs_itself(name: str) -> None:
     """No cycles inside a room among imports made when modules load."""

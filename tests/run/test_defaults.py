@@ -13,7 +13,7 @@ from rlprune.compensation import LeastSquares
 from rlprune.problem import EvaluatorConfig
 from rlprune.run import RunSpec
 from rlprune.run.config import compose
-from rlprune.run.defaults import default_compensation, default_importance, settled
+from rlprune.run.defaults import default_compensation, default_importance, filled_in
 from rlprune.training import FineTune
 
 
@@ -54,7 +54,7 @@ def test_a_specification_fills_it_in(
     given = {**settings, **options}
     data = given.pop("data")
     given.pop("score", None)
-    assert settled(RunSpec.of(**given), data).importance == expected
+    assert filled_in(RunSpec.of(**given), data).importance == expected
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_command_line_means_the_same(
     overrides: list[str], expected: str, settings: dict[str, Any]
 ) -> None:
     spec = RunSpec.from_config(compose(overrides))
-    assert settled(spec, settings["data"]).importance == expected
+    assert filled_in(spec, settings["data"]).importance == expected
 
 
 def test_a_run_with_the_defaults_compensates_and_prunes_in_that_order(

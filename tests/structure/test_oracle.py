@@ -13,7 +13,7 @@ from rlprune.plan import Plan
 from rlprune.structure import Groups
 from tests.structure.random_networks import random_network, random_plan
 
-NETWORKS, CHUNK = 300, 30
+NETWORKS, CHUNK = 150, 15
 LONG_NETWORKS, LONG_CHUNK = 6000, 500
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlprune.errors import ConfigError
-from rlprune.zoo import coverage, measure, names
+from rlprune.zoo import cover, coverage, names
 from rlprune.zoo.__main__ import main
 from rlprune.zoo.table import TOLERANCE, passed
 
@@ -58,7 +58,7 @@ def test_the_command_writes_both_forms(tmp_path: Path) -> None:
 def test_a_network_that_cannot_be_traced_is_a_row_with_the_reason() -> None:
     from torch import nn, zeros
 
-    row = measure("broken", nn.Sequential(nn.Linear(4, 3), nn.Linear(5, 2)).double(), zeros(1, 4))
+    row = cover("broken", nn.Sequential(nn.Linear(4, 3), nn.Linear(5, 2)).double(), zeros(1, 4))
     assert "failed" in row.failure
     assert not passed(row)
 

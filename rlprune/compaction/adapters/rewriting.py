@@ -21,9 +21,9 @@ from torch import nn
 
 from rlprune.attention import adaptive_class, stock_class
 from rlprune.compaction.adapters.repeats import Axis, Repeat, axis_along
+from rlprune.structure.call_sites import SIZED, CallSite
 from rlprune.structure.groups import Groups
 from rlprune.structure.records import Step
-from rlprune.structure.sites import SIZED, Site
 
 RESHAPING = frozenset(["view", "reshape", "expand"])
 SPLITTING = frozenset(["split", "split_with_sizes"])
@@ -82,7 +82,7 @@ class Sites:
                 return [w for w in dict.fromkeys(ways) if w]
         return []
 
-    def _edits(self, site: Site, index: int) -> tuple[tuple[Edit, ...], tuple[Edit, ...]]:
+    def _edits(self, site: CallSite, index: int) -> tuple[tuple[Edit, ...], tuple[Edit, ...]]:
         kind = type(self.groups.model.get_submodule(site.module))
         if adaptive_class(kind) is not None or stock_class(kind) is not kind:
             return (), ()

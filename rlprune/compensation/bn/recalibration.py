@@ -12,7 +12,7 @@ from rlprune.batches import as_batches
 from rlprune.compensation.base import METHODS, Context
 from rlprune.compensation.statistics import batch_norms
 from rlprune.errors import DataError
-from rlprune.inputs import call
+from rlprune.inputs import call_safely
 from rlprune.modes import evaluating
 from rlprune.observe import Observation, Recorder, Site
 from rlprune.observe.moments import Moments
@@ -120,7 +120,7 @@ def _run(
     seen = 0
     for inputs, _ in batches:
         try:
-            call(module, inputs)
+            call_safely(module, inputs)
         except ValueError as error:
             raise DataError(
                 f"recalibration needs more than one value per channel in every batch: {error}"

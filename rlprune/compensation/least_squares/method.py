@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlprune.compensation.base import METHODS, Context
 from rlprune.errors import ConfigError
-from rlprune.linear.fits import Fit, Prepared, prepare, refit
+from rlprune.linear.fits import Fit, Fits, prepare, refit
 
 if TYPE_CHECKING:
     pass
@@ -60,7 +60,7 @@ class LeastSquares:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.ridge, self.patch_limit, self.rows)
 
-    def prepare(self, context: Context) -> Prepared:
+    def prepare(self, context: Context) -> Fits:
         """Moments of the dense network; computed once per network and calibration data.
 
         Raises:

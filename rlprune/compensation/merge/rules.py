@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlprune.compensation.merge.paths import Affine, State
 from rlprune.compensation.merge.values import NOTHING
 from rlprune.ops import Scaling, named
-from rlprune.structure.records import Source, Step
+from rlprune.structure.records import Operand, Step
 
 if TYPE_CHECKING:
     from rlprune.compensation.merge.walk import Walk
@@ -24,7 +24,7 @@ def add(walk: Walk, step: Step, group: str) -> State | None:
         return walk.settled(group, a.states[group], b.states[group])
     carrier, other = (a, b) if group in a.states else (b, a)
     state = carrier.states[group]
-    if not isinstance(step.args[1], Source):
+    if not isinstance(step.args[1], Operand):
         return state if step.args[1] == 0 else None
     if carrier is b and (factor != 1.0):
         return None

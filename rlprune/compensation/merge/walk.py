@@ -12,7 +12,7 @@ from rlprune.compensation.merge.paths import Affine, Path, State, Term
 from rlprune.compensation.merge.rules import RULES
 from rlprune.compensation.merge.values import NOTHING, Value, Weight
 from rlprune.ops import Makes, Moves, Op, Scaling, Zeros, named
-from rlprune.structure.records import Source, Step
+from rlprune.structure.records import Operand, Step
 
 if TYPE_CHECKING:
     from rlprune.structure import Groups
@@ -57,7 +57,7 @@ class Walk:
 
     def value(self, source: Any) -> Value:
         """What is known of an operand; numbers and inputs of the network carry nothing."""
-        if not isinstance(source, Source):
+        if not isinstance(source, Operand):
             return Value()
         if source.tensor >= 0:
             return Value(weight=Weight((self.groups.trace.names[source.tensor],)))
@@ -82,7 +82,7 @@ class Walk:
     def operands(self, step: Step) -> list[Value]:
         """What is known of every tensor operand of a step."""
         leaves = tree_leaves((step.args, dict(step.kwargs)))
-        return [self.value(s) for s in leaves if isinstance(s, Source)]
+        return [self.value(s) for s in leaves if isinstance(s, Operand)]
 
     def _interpret(self, step: Step) -> list[Value]:
         op = named(step.op)
@@ -120,7 +120,7 @@ class Walk:
     def _makes_zero(self, op: Op, step: Step) -> bool:
         """Whether the result is zero because an operand is."""
         which = op.zeros_in(step.args, step.kwargs)
-        operands = [] if which is Zeros.NEVER else [x for x in step.args if isinstance(x, Source)]
+        operands = [] if which is Zeros.NEVER else [x for x in step.args if isinstance(x, Operand)]
         return any(self.value(x).zero for x in operands[: 1 if which is Zeros.FIRST else None])
 
     def _scaled(self, op: Op, step: Step, group: str) -> State | None:
@@ -172,7 +172,7 @@ class Walk:
                     continue
                 if path.consumers.setdefault(name, state.degree) != state.degree:
                     self.refuse(group, "one weight reads its units at different degrees")
-            elif group in produced and not isinstance(parts.bias, Source):
+            elif group in produced and not isinstance(parts.bias, Operand):
                 out[group] = self.settled(group, state) or state
             else:
                 self.refuse(group, "its units are mixed with others")
@@ -180,7 +180,7 @@ class Walk:
             if "out" not in self.roles(weight, group):
                 continue
             chain: tuple[Affine, ...] = ()
-            if isinstance(parts.bias, Source):
+            if isinstance(parts.bias, Operand):
                 if bias.weight is None or not bias.weight.pure or not parts.plain:
                     self.refuse(group, "its bias is computed")
                     continue

@@ -21,11 +21,11 @@ from rlprune.compensation.sequential.samples import (
     largest_activations,
     part_of,
 )
-from rlprune.compensation.sequential.sums import Sums, Term
+from rlprune.compensation.sequential.sums import Addend, Sums
 from rlprune.compensation.sequential.targets import Targets
 from rlprune.compensation.statistics import batch_norms, batch_statistics
 from rlprune.errors import ConfigError, DataError
-from rlprune.inputs import batch_size, call
+from rlprune.inputs import batch_size, call_safely
 from rlprune.linear.weights import Consumer, form_of
 from rlprune.modes import evaluating
 from rlprune.observe import Observation, Recorder, Site, attention_mask
@@ -185,7 +185,7 @@ class SequentialLeastSquares:
             elif name not in self.errors:
                 refit(name, seen.value, None, None)
 
-        def replace(term: Term, beside: Tensor) -> Tensor | None:
+        def replace(term: Addend, beside: Tensor) -> Tensor | None:
             x = waiting.pop(term.layer, None)
             if x is None or targets.sums[term.layer] != term:
                 return None
@@ -204,7 +204,7 @@ class SequentialLeastSquares:
             Recorder(context.module, sinks),
             sums,
         ):
-            call(context.module, inputs)
+            call_safely(context.module, inputs)
         for name in waiting:
             self.left_out[name] = "the compacted network does not add its answer to anything"
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rlprune.batches import Batch
-from rlprune.inputs import batch_of, batch_size, call, map_tensors
+from rlprune.inputs import batch_of, batch_size, call_safely, map_tensors
 from rlprune.linear.patches import patch_corners, patches
 from rlprune.linear.weights import Consumer
 from rlprune.modes import evaluating
@@ -46,7 +46,7 @@ def largest_activations(network: nn.Module, inputs: Any, layers: Collection[str]
         if not list(module.children()):
             watch.module(path, after=note)
     with torch.no_grad(), evaluating(network), watch:
-        call(network, batch_of(inputs, 1))
+        call_safely(network, batch_of(inputs, 1))
     return max(sizes[: max(1, last)])
 
 

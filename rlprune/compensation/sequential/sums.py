@@ -15,7 +15,7 @@ from rlprune.observe import Call, Watch
 
 
 @dataclass(frozen=True)
-class Term:
+class Addend:
     """A layer whose answer is added to something.
 
     Attributes:
@@ -27,8 +27,8 @@ class Term:
     norm: str | None = None
 
 
-Replace = Callable[[Term, Tensor], "Tensor | None"]
-Result = Callable[[Term, Tensor], None]
+Replace = Callable[[Addend, Tensor], "Tensor | None"]
+Result = Callable[[Addend, Tensor], None]
 
 
 class Sums:
@@ -60,9 +60,9 @@ class Sums:
         result: Result | None = None,
     ) -> None:
         self._prefer, self._replace, self._result = prefer, replace, result
-        self._known: dict[int, tuple[weakref.ref[Tensor], int, Term]] = {}
-        self._entering: Term | None = None
-        self._adding: Term | None = None
+        self._known: dict[int, tuple[weakref.ref[Tensor], int, Addend]] = {}
+        self._entering: Addend | None = None
+        self._adding: Addend | None = None
         self.calls: Counter[str] = Counter()
         self.normalised: set[str] = set()
         self._watch = Watch(network)
@@ -101,25 +101,25 @@ class Sums:
         if self._adding is not None and self._result is not None:
             self._result(self._adding, call.output)
 
-    def _term(self, args: tuple[Any, ...]) -> tuple[int, Term] | None:
+    def _term(self, args: tuple[Any, ...]) -> tuple[int, Addend] | None:
         if not all(isinstance(x, Tensor) for x in args) or args[0].shape != args[1].shape:
             return None
         terms = [(place, term) for place in (0, 1) if (term := self.origin(args[place]))]
         return max(terms, key=lambda found: self._prefer(found[1].layer), default=None)
 
-    def origin(self, value: Tensor) -> Term | None:
+    def origin(self, value: Tensor) -> Addend | None:
         """The layer that a tensor comes from, where nothing has touched it since."""
         reference, version, term = self._known.get(id(value), (None, 0, None))
         if reference is None or reference() is not value or _version(value) != version:
             return None
         return term
 
-    def _note(self, value: Any, term: Term) -> None:
+    def _note(self, value: Any, term: Addend) -> None:
         if isinstance(value, Tensor):
             self._known[id(value)] = (weakref.ref(value), _version(value), term)
 
     def _answered(self, call: Call) -> None:
-        self._note(call.output, Term(call.name))
+        self._note(call.output, Addend(call.name))
 
     def _entered(self, call: Call) -> None:
         lead = call.args[0] if call.args else None
@@ -131,7 +131,7 @@ class Sums:
     def _left(self, call: Call) -> None:
         self.calls[call.name] += 1
         if self._entering is not None:
-            self._note(call.output, Term(self._entering.layer, call.name))
+            self._note(call.output, Addend(self._entering.layer, call.name))
             self._entering = None
 
 

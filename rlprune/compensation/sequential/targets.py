@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rlprune.compensation.sequential.samples import Enough, Sampler, part_of
-from rlprune.compensation.sequential.sums import Sums, Term
+from rlprune.compensation.sequential.sums import Addend, Sums
 from rlprune.observe import Observation, Sink, Site, stream
 
 
@@ -33,7 +33,7 @@ class Targets:
         self._kept: dict[str, Tensor] = {}
         self._size = 0
         self.order: list[str] = []
-        self.sums: dict[str, Term] = {}
+        self.sums: dict[str, Addend] = {}
         calls, seen = self._explore()
         self.normalised = seen.normalised
         self.left_out = {
@@ -66,7 +66,7 @@ class Targets:
             if calls[name] == 1:
                 self.order.append(name)
 
-        def total(term: Term, value: Tensor) -> None:
+        def total(term: Addend, value: Tensor) -> None:
             self.sums.setdefault(term.layer, term)
 
         sums = Sums(self._dense, calls.keys(), self.prefer, result=total)
@@ -86,7 +86,7 @@ class Targets:
                 self._keep(seen.site.path, seen.value)
                 stop()
 
-            def total(term: Term, value: Tensor) -> None:
+            def total(term: Addend, value: Tensor) -> None:
                 if self.sums.get(term.layer) == term and term.layer not in summed:
                     summed.add(term.layer)
                     self._replace(term.layer, value)

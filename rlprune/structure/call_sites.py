@@ -18,7 +18,7 @@ _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 @dataclass(frozen=True)
-class Site:
+class CallSite:
     """A call in a method of the running module.
 
     Attributes:
@@ -32,7 +32,7 @@ class Site:
     end: tuple[int, int]
 
 
-def calling_site(path: str, module: nn.Module) -> Site | None:
+def calling_site(path: str, module: nn.Module) -> CallSite | None:
     """The call that is running, if it stands in a method of the module itself."""
     frame = _own(sys._getframe(1))
     if frame is None:
@@ -44,7 +44,7 @@ def calling_site(path: str, module: nn.Module) -> Site | None:
         return None
     if frame.f_locals.get(frame.f_code.co_varnames[0]) is not module:
         return None
-    return Site(path, frame.f_code, end)
+    return CallSite(path, frame.f_code, end)
 
 
 def _own(frame: FrameType | None) -> FrameType | None:

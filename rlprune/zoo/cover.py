@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,18 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlprune.compaction import discover
-from rlprune.compaction.build import Workspace, build
-from rlprune.compaction.difference import difference
-from rlprune.compaction.plans import uneven_plan
-from rlprune.compaction.verify import masked_copy
+from rlprune.compaction import (
+    Workspace,
+    build,
+    difference,
+    discover,
+    masked_copy,
+    uneven_plan,
+)
 from rlprune.plan import Plan
-from rlprune.structure.groups import Groups
+from rlprune.structure import Groups, held
 from rlprune.zoo.networks import create
 
 
 @dataclass(frozen=True)
-class Row:
+class Coverage:
     """One line of the coverage table.
 
     Attributes:
@@ -62,7 +64,7 @@ class Row:
         return asdict(self)
 
 
-def coverage(names: Sequence[str], *, keep: float = 0.5, seed: int = 0) -> Iterator[Row]:
+def coverage(names: Sequence[str], *, keep: float = 0.5, seed: int = 0) -> Iterator[Coverage]:
     """Measure networks one after the other; a failure becomes part of its row.
 
     Args:
@@ -72,9 +74,9 @@ def coverage(names: Sequence[str], *, keep: float = 0.5, seed: int = 0) -> Itera
     """
     for name in names:
         try:
-            row = measure(name, *create(name, seed), keep=keep, seed=seed)
+            row = cover(name, *create(name, seed), keep=keep, seed=seed)
         except Exception as error:  # a network that cannot even be built is a row too
-            row = Row(name, failure=f"{type(error).__name__}: {error}")
+            row = Coverage(name, failure=f"{type(error).__name__}: {error}")
         yield row
 
 
@@ -85,7 +87,9 @@ def random_plan(groups: Groups, keep: float, seed: int) -> Plan:
     return Plan.uniform(groups, keep, scores)
 
 
-def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed: int = 0) -> Row:
+def cover(
+    name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed: int = 0
+) -> Coverage:
     """Discover, compact at a random plan, and compare with the masked network."""
     total = sum(p.numel() for p in model.parameters())
     try:
@@ -93,14 +97,14 @@ def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed
         groups = discover(model, inputs)
         seconds = time.process_time() - start
     except Exception as error:
-        return Row(name, total, failure=f"{type(error).__name__}: {error}")
+        return Coverage(name, total, failure=f"{type(error).__name__}: {error}")
     rest = groups.params([0] * len(groups.prunable)) if groups.prunable else total
     frozen: dict[str, int] = {}
     for group in groups:
         if not group.prunable:
             reason = group.reason.split(": ", 1)[-1]
             frozen[reason] = frozen.get(reason, 0) + 1
-    row = Row(
+    row = Coverage(
         name,
         total,
         len(groups),
@@ -108,7 +112,7 @@ def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed
         1 - rest / total,
         seconds,
         frozen=frozen,
-        held=_held(groups, total),
+        held=held(groups),
     )
     if next(model.parameters()).is_meta:
         return row
@@ -118,7 +122,7 @@ def measure(name: str, model: nn.Module, inputs: Any, *, keep: float = 0.5, seed
         return replace(row, failure=f"{type(error).__name__}: {error}")
 
 
-def _compacted(row: Row, groups: Groups, plan: Plan) -> Row:
+def _compacted(row: Coverage, groups: Groups, plan: Plan) -> Coverage:
     small = build(groups, plan)
     build_ms = min(_milliseconds(lambda: build(groups, plan)) for _ in range(3))
     error = _error(groups, plan, small)
@@ -145,26 +149,6 @@ def _error(groups: Groups, plan: Plan, small: nn.Module) -> float:
     masked = masked_copy(groups, plan)
     inputs = [x for x in (groups.example_inputs, groups.other_inputs) if x is not None]
     return max(difference(masked, small, x).relative for x in inputs)
-
-
-def _held(groups: Groups, total: int) -> dict[str, float]:
-    """Share of the parameters that lie in tensors no plan cuts, by the reason why."""
-    cut = {s.tensor for g in groups.prunable for s in groups.slices(g)}
-    labels = groups.trace.labels
-    frozen, roots = labels.frozen(), labels.roots()
-    reasons: dict[int, str] = {}
-    for k, origin in enumerate(labels.origins):
-        reason = frozen[roots[origin.start]]
-        if reason >= 0 and (origin.tensor not in reasons or groups.trace.roles.get(k) == "out"):
-            text = labels.reasons[reason].split(": ", 1)[-1]
-            reasons[origin.tensor] = re.sub(r"\d+(, -?\d+)*", "N", text)
-    parameters = dict(groups.model.named_parameters())
-    held: dict[str, float] = {}
-    for index, name in enumerate(groups.trace.names):
-        if name in parameters and name not in cut:
-            reason = reasons.get(index, "it is not used")
-            held[reason] = held.get(reason, 0.0) + parameters[name].numel() / total
-    return dict(sorted(held.items(), key=lambda item: -item[1]))
 
 
 def _milliseconds(run: Any) -> float:

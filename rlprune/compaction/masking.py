@@ -10,11 +10,13 @@ from torch import nn
 from rlprune.compaction.build import owner
 from rlprune.compaction.slicing import Slicer
 from rlprune.plan import Plan
-from rlprune.structure import Groups
+from rlprune.structure.groups import Groups
 
 
-class MaskedDense:
+class MaskedWorkspace:
     """One reusable dense copy of a network, masked anew for every candidate.
+
+    It computes what :class:`Workspace` does (law 1) and saves nothing; benchmarks compare the two.
 
     Args:
         groups: The network's groups.
