@@ -234,6 +234,15 @@ class Budget:
             cause=cause,
         )
 
+    def value_of(self, model: nn.Module, example_inputs: ExampleInputs) -> float:
+        """What the function says of a network, whatever the limit.
+
+        Raises:
+            BudgetError: It raises, or returns something else than a finite number.
+        """
+        fn = self._bind(model, example_inputs)
+        return measure(self.name, fn, model, example_inputs, None, self.guarded)
+
     def _require_unspoilt(self, before: Any) -> None:
         """Refuse a function that has overwritten its own data in its first call."""
         now = describe({k: v for k, v in self.identity().items() if k != "limit"})

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlprune.cli.parts import RECORD_FOLDER
+from rlprune.cli.trust import sign
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.files import write_text
 from rlprune.run.config import config_dir
@@ -96,6 +97,7 @@ def _record(config: DictConfig, folder: Path) -> None:
     target = folder / RECORD_FOLDER
     for name, content in (("config", config), ("hydra", settings), ("overrides", overrides)):
         write_text(target / f"{name}.yaml", OmegaConf.to_yaml(content))
+    sign(target)
 
 
 def _shown(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlprune.cli.trust import TRUST, is_own, require_harmless
 from rlprune.errors import ConfigError
 
 _LIST = re.compile(r"^(budget\.(\w+))=(\[.*\])$")
@@ -24,8 +25,11 @@ def continued(arguments: Sequence[str]) -> list[str]:
         without ``run=`` comes back as it is.
 
     Raises:
-        ConfigError: The folder holds no run, or a sweep was asked for.
+        ConfigError: The folder holds no run, a sweep was asked for, or what is recorded came from
+            elsewhere and names functions, without ``trust=true``.
     """
+    trusted = any(a in TRUST for a in arguments)
+    arguments = [a for a in arguments if a not in TRUST]
     chosen = [a for a in arguments if a.startswith("run=") and a[4:] not in ("", "null")]
     if not chosen:
         return list(arguments)
@@ -45,6 +49,8 @@ def continued(arguments: Sequence[str]) -> list[str]:
     for source in hydra["runtime"]["config_sources"]:
         if source["provider"] == "command-line":
             before += ["--config-dir", str(source["path"])]
+    if not (trusted or is_own(folder / ".hydra")):
+        require_harmless(folder, task, before[1::2])
     target = _quoted(folder.resolve())
     return [*before, *merged(task, given), f"run={target}", f"hydra.run.dir={target}"]
 

@@ -50,6 +50,7 @@ def run(
         dense_network,
         factory_of,
         launch,
+        require_measurable,
         resolve_device,
         use_threads,
     )
@@ -59,7 +60,7 @@ def run(
     if stage not in ("all", *STAGES):
         raise ConfigError(f"stage={stage}: {hint(stage, ('all', *STAGES))}")
     use_threads(config["threads"])
-    RunSpec.from_config(config)
+    asked = RunSpec.from_config(config)
     recipe = Pretrain.from_dict(config["pretrain"])
     if not (folder / RUN_FILE).exists():
         record()
@@ -73,6 +74,7 @@ def run(
         seed=config["dense_seed"],
         folder=Path(config["pretrained_dir"]),
         device=device,
+        before_training=lambda network: require_measurable(asked, network, opened.example_inputs),
     )
     if stage == "pretrain":
         return None

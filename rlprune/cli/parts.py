@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.budgets import BudgetSets
+from rlprune.cli.trust import sign
 from rlprune.files import write_text
 
 RECORD_FOLDER = ".hydra"
@@ -43,3 +44,4 @@ def record_parts(folder: Path, config: Mapping[str, Any], parts: BudgetSets) -> 
         target = folder / label / RECORD_FOLDER / "overrides.yaml"
         write_text(target, OmegaConf.to_yaml(OmegaConf.create(own)))
         shutil.copyfile(folder / RECORD_FOLDER / "hydra.yaml", target.with_name("hydra.yaml"))
+        sign(target.parent)

@@ -16,6 +16,7 @@ from rlprune.run.job import Job
 from rlprune.run.loading import load
 from rlprune.run.placing import place, resolve_device, use_threads
 from rlprune.run.pruning import launch, prune
+from rlprune.run.reachable import require_measurable
 from rlprune.run.result import PruneResult
 from rlprune.run.schedule import ScheduleSpec
 from rlprune.run.spec import RunSpec, StructureSpec, TimingSpec
@@ -39,6 +40,7 @@ __all__ = [
     "over_limit",
     "place",
     "prune",
+    "require_measurable",
     "resolve_device",
     "use_threads",
     "values_of",

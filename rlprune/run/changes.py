@@ -11,6 +11,7 @@ from rlprune.errors import ConfigError
 from rlprune.files import plain, read_json, write_json
 from rlprune.identity import changes
 from rlprune.run.job import Job
+from rlprune.run.reachable import require_reachable
 from rlprune.run.search_stage import START, STORE
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ def compare_with_run(job: Job) -> None:
 
     Raises:
         ConfigError: The folder holds a run with other settings, and the run may not redo any.
+        InfeasibleBudgetError: It may, but no plan can meet the budgets asked for now; the folder
+            stays as it is.
     """
     import rlprune
 
@@ -52,6 +55,8 @@ def compare_with_run(job: Job) -> None:
         for change in found:
             log.info("changed since the run in %s: %s", job.folder.path, change)
         before = recorded.get("settings", {}).get("search", {})
+        if before.get("budgets") != settings["search"]["budgets"]:
+            require_reachable(job)
         differ = {key for key in settings["search"] if before.get(key) != settings["search"][key]}
         if differ - _STORE_SURVIVES:
             _set_aside(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def dense_network(
     folder: Path,
     device: Any = None,
     progress: bool | None = None,
+    before_training: Callable[[nn.Module], object] | None = None,
 ) -> nn.Module:
     """Build the dense network with trained weights.
 
@@ -66,6 +67,8 @@ def dense_network(
         folder: Where trained weights are kept.
         device: Where to train.
         progress: Draw bars; None draws them on a terminal.
+        before_training: Called with the untrained network where it has to be trained; what it
+            raises is raised before any time is spent.
 
     Returns:
         The network on the CPU, in eval mode.
@@ -93,6 +96,8 @@ def dense_network(
         if path.is_file():
             log.info("dense network: %s", path)
             return load_checkpoint(network, path).eval()
+        if before_training is not None:
+            before_training(network)
         log.info("the dense network has no checkpoint: training it for %d epochs", recipe.epochs)
         scratch = path.with_suffix(".training")
         trained = pretrain(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from rlprune.errors import InfeasibleBudgetError
 from rlprune.space.priced import Priced
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
 
     from rlprune.budgets import ResolvedBudget
     from rlprune.plan import Plan
+    from rlprune.space.space import Choice, Space
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 3
 
@@ -24,31 +30,70 @@ class Buildable(Priced, Protocol):
 
 
 def check(problem: Buildable) -> None:
-    """Refuse budgets that even the smallest network breaks.
+    """Refuse budgets that no network can be seen to meet.
+
+    What has a formula is lowest at the smallest network. A function of the user's own may be lower
+    elsewhere (an error falls with size): one that the smallest network breaks is also tried on the
+    dense network and on one of half the widths, and is refused only when all three break it.
 
     Args:
         problem: Knows what plans cost, and builds their networks.
 
     Raises:
-        InfeasibleBudgetError: Names the budgets, their smallest reachable values, and the layers
-            of the smallest network that hold most of it.
+        InfeasibleBudgetError: Names the budgets, their smallest values, and the layers of the
+            smallest network that hold most of it.
     """
-    costs = problem.costs(problem.space.plan(problem.space.smallest))
-    broken = [b for b in problem.budgets if b.violation(costs[b.name]) > 0]
-    if not broken:
-        return
-    raise InfeasibleBudgetError(
-        "; ".join(_explain(problem, budget, costs[budget.name]) for budget in broken)
+    space = problem.space
+    costs = problem.costs(space.plan(space.smallest))
+    reasons = []
+    for budget in problem.budgets:
+        value = costs[budget.name]
+        rises = budget.estimate is None and not budget.measured and value > budget.dense
+        met = budget.violation(value) <= 0
+        if not met and budget.estimate is None:
+            tried = [value, problem.costs(space.plan(_half(space)))[budget.name], budget.dense]
+            met = min(map(budget.violation, tried)) <= 0
+            if not met and tried == sorted(tried):
+                reasons.append(_explain(problem, budget, value))
+            elif not met:
+                reasons.append(_explain_black_box(budget, tried))
+        elif not met:
+            reasons.append(_explain(problem, budget, value))
+        if rises and met:
+            logger.warning(
+                "budget %r does not fall with the network's size: %.6g for the smallest network, "
+                "%.6g for the dense one. Plans are scaled onto budgets as if smaller were cheaper: "
+                "the search has to find what meets this one, and may not",
+                budget.name, value, budget.dense,
+            )  # fmt: skip
+    if reasons:
+        raise InfeasibleBudgetError("; ".join(reasons))
+
+
+def _half(space: Space) -> Choice:
+    """About half of every decision, branches kept."""
+    return space.choice(np.where(space.branches, 1.0, 0.5))
+
+
+def _explain_black_box(budget: ResolvedBudget, tried: list[float]) -> str:
+    small, half, dense = (f"{value:.6g}" for value in tried)
+    unit = f" {budget.unit}" if budget.unit else ""
+    return (
+        f"budget {budget.name!r}: no network that was tried meets the limit "
+        f"{budget.limit:.6g}{unit} ({budget.spec}); the smallest network has {small}{unit}, one of "
+        f"half the widths {half}{unit}, the dense one {dense}{unit}"
     )
 
 
 def _explain(problem: Buildable, budget: ResolvedBudget, value: float) -> str:
     unit = f" {budget.unit}" if budget.unit else ""
+    doubt = budget.fractions and budget.limit <= 100 and "%" not in budget.spec
+    meant = f" Did you mean {budget.limit:g}%?" if doubt else ""
     share = f" ({100 * value / budget.dense:.3g}% of dense)" if budget.dense > 0 else ""
     return (
         f"budget {budget.name!r}: no plan meets the limit {budget.limit:.6g}{unit} "
         f"({budget.spec}); the smallest reachable value is {value:.6g}{unit}{share}, with every "
-        f"prunable group at its minimum width{_depth(problem)}. {_holders(problem, budget)}"
+        f"prunable group at its minimum width{_depth(problem)}.{meant} {_holders(problem, budget)}"
     )
 
 
