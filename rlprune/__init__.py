@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlprune.version import VERSION
 
 if TYPE_CHECKING:
-    from rlprune import analysis, budgets, importance, models, tasks
+    from rlprune import analysis, budgets, callbacks, importance, models, tasks
     from rlprune.budgets import Budget
     from rlprune.compaction import discover
     from rlprune.data import Data
@@ -32,6 +32,7 @@ __all__ = [
     "RlpruneError",
     "analysis",
     "budgets",
+    "callbacks",
     "compact",
     "discover",
     "hf",
@@ -69,6 +70,7 @@ _HOMES = {
 _MODULES = {
     "analysis": "rlprune.analysis",
     "budgets": "rlprune.budgets",
+    "callbacks": "rlprune.callbacks",
     "hf": "rlprune.integrations.hf",
     "importance": "rlprune.importance",
     "models": "rlprune.models",

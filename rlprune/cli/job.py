@@ -44,6 +44,7 @@ def run(
     import torch
 
     from rlprune import data
+    from rlprune.callbacks import resolve
     from rlprune.run import (
         RUN_FILE,
         RunSpec,
@@ -61,6 +62,7 @@ def run(
         raise ConfigError(f"stage={stage}: {hint(stage, ('all', *STAGES))}")
     use_threads(config["threads"])
     asked = RunSpec.from_config(config)
+    told = resolve(config.get("callbacks"))
     recipe = Pretrain.from_dict(config["pretrain"])
     if not (folder / RUN_FILE).exists():
         record()
@@ -85,4 +87,6 @@ def run(
         record()
         record_parts(folder, config, spec.asked())
 
-    return launch(spec, dense, opened.example_inputs, data=opened, on_start=on_start)
+    return launch(
+        spec, dense, opened.example_inputs, data=opened, callbacks=told, on_start=on_start
+    )

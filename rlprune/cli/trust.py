@@ -28,7 +28,7 @@ TRUST = ("trust=true", "trust=True")
 _SIGNED = ("overrides.yaml", "hydra.yaml")
 _BY_NAME = re.compile(
     r"(.*\.)?_target_|((agent|task|executor|data)(\.name)?)|importance(\.criterion)?"
-    r"|(evaluator\.)?compensation(\..*)?"
+    r"|(evaluator\.)?compensation(\..*)?|callbacks(\..*)?"
 )
 """Keys of a configuration whose text is the path of a function or class where it has dots."""
 _OURS = {"rlprune.integrations.hf.build", *(f"rlprune.budgets.{name}" for name in budgets.__all__)}

@@ -6,7 +6,7 @@ import copy
 import logging
 import shutil
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,6 +15,9 @@ from rlprune.files import write_tensors
 from rlprune.plan import Plan
 from rlprune.run.job import Job
 from rlprune.run.verify import require_met
+
+if TYPE_CHECKING:
+    from rlprune.training.record import AfterEpoch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ def run_finetune(
     return network, {**result, "costs": costs}
 
 
+def told(job: Job) -> list[AfterEpoch]:
+    """What tells the job's callbacks of an epoch."""
+    return [lambda history, c=c: c.on_epoch(history[-1].flat()) for c in job.callbacks]  # type: ignore[misc]
+
+
 def _train(job: Job, plan: Plan, compacted: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     from rlprune.run.gradual import train_gradually
     from rlprune.training import CsvHistory, TensorBoardHistory, finetune
@@ -77,7 +85,7 @@ def _train(job: Job, plan: Plan, compacted: nn.Module) -> tuple[nn.Module, dict[
         checkpoint_dir=job.folder / "finetune",
         progress=job.spec.progress,
         device=job.device,
-        callbacks=(table, TensorBoardHistory(events, prefix="finetune")),
+        callbacks=(table, TensorBoardHistory(events, prefix="finetune"), *told(job)),
     )
     return trained.model, {
         "best_epoch": trained.best_epoch,

@@ -129,6 +129,7 @@ class _Searches:
             seed=job.spec.seed,
             progress=job.spec.progress,
             tensorboard=[fresh_events(part) for part in self._jobs],
+            callbacks=job.callbacks,
         )
 
 

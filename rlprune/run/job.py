@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlprune import importance
 from rlprune.budgets import Budget
+from rlprune.callbacks import Callback
 from rlprune.compaction import discover
 from rlprune.compensation import methods
 from rlprune.data import Data
@@ -40,6 +41,7 @@ class Job:
         budgets: What the result has to meet: of a front, the budgets at one limit.
         evaluations: Unique candidate evaluations; of a front, those of one limit.
         folder: The run folder.
+        callbacks: Told what happens; no result depends on them.
         spec: The specification with every ``auto`` filled in.
         settings: What each stage depends on (law 8), by stage.
 
@@ -55,6 +57,7 @@ class Job:
     budgets: tuple[Budget, ...]
     evaluations: int
     folder: RunFolder
+    callbacks: tuple[Callback, ...] = ()
     spec: RunSpec = field(init=False)
     settings: dict[str, dict[str, Any]] = field(init=False)
 
@@ -96,6 +99,7 @@ class Job:
         data: Data | None,
         score: Callable[[nn.Module], float] | None = None,
         folder: RunFolder,
+        callbacks: Sequence[Callback] = (),
     ) -> Job:
         """The job of a specification; of a front, that of its loosest limit.
 
@@ -106,10 +110,12 @@ class Job:
             data: The samples, or None.
             score: The user's score, or None.
             folder: Where files go.
+            callbacks: Told what happens.
         """
         dense, inputs = place(model, example_inputs, spec.device)
         budgets = spec.asked().sets[0]
-        return cls(dense, inputs, data, score, spec, budgets, spec.evaluations, folder)
+        told = tuple(callbacks)
+        return cls(dense, inputs, data, score, spec, budgets, spec.evaluations, folder, told)
 
     @property
     def whole_recipe(self) -> FineTune | None:

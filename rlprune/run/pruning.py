@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from rlprune.budgets import Budget
+from rlprune.callbacks import resolve as resolve_callbacks
 from rlprune.data import Data
+from rlprune.files import plain
 from rlprune.problem import EvaluatorConfig
 from rlprune.run.folder import RunFolder
 from rlprune.run.front_run import prune_front
@@ -55,6 +58,7 @@ def prune(
     stages: Sequence[str] = RunSpec.stages,
     redo: bool = RunSpec.redo,
     progress: bool | None = RunSpec.progress,
+    callbacks: Any = (),
 ) -> PruneResult:
     """Prune a network to budgets.
 
@@ -114,6 +118,8 @@ def prune(
         redo: Run stages again whose settings differ from those recorded in ``out_dir``; without
             it that is an error.
         progress: Draw progress bars; None draws them on a terminal.
+        callbacks: Told of evaluations, epochs and stages, and able to end the search: objects,
+            classes or names, see :mod:`rlprune.callbacks`.
 
     Returns:
         The pruned network with its plan, costs, history and report. With a list of limits, that
@@ -127,8 +133,23 @@ def prune(
         RlpruneError: Whatever else is wrong with the network, data or score; names it.
     """
     options = dict(locals())
-    live = {name: options.pop(name) for name in ("model", "example_inputs", "data", "score")}
+    live = {name: options.pop(name) for name in _LIVE}
     return launch(RunSpec.of(**options), **live)
+
+
+_LIVE = ("model", "example_inputs", "data", "score", "callbacks")
+
+
+@contextmanager
+def _telling(job: Job) -> Iterator[None]:
+    """Tell callbacks that a run begins and ends."""
+    kept = job.spec.out_dir is not None
+    told = {"run": job.folder.path.name if kept else None, "settings": plain(job.settings)}
+    with ExitStack() as stack:
+        for callback in job.callbacks:
+            stack.callback(callback.on_end)
+            callback.on_start(told)
+        yield
 
 
 def launch(
@@ -138,6 +159,7 @@ def launch(
     *,
     data: Data | None = None,
     score: Callable[[nn.Module], float] | None = None,
+    callbacks: Any = (),
     on_start: Callable[[], object] | None = None,
 ) -> PruneResult:
     """Run a specification: what :func:`prune` does with its keyword arguments.
@@ -148,18 +170,21 @@ def launch(
         example_inputs: What it is called with.
         data: Training, held-out and test samples.
         score: Replaces the score on held-out data.
+        callbacks: As for :func:`prune`.
         on_start: Called once the run folder is found to belong to this run, before any stage.
 
     Raises:
         ConfigError: Another process works in the run folder, or whatever is wrong with the options.
         RlpruneError: As :func:`prune`.
     """
-    asked = spec.asked()
+    asked, told = spec.asked(), resolve_callbacks(callbacks)
     data = None if data is None else data.for_task(spec.task)
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
         folder = RunFolder(scratch if spec.out_dir is None else spec.out_dir)
-        job = Job.open(spec, model, example_inputs, data=data, score=score, folder=folder)
-        with folder.lock():
+        job = Job.open(
+            spec, model, example_inputs, data=data, score=score, folder=folder, callbacks=told
+        )
+        with folder.lock(), _telling(job):
             if asked.varied is not None:
                 return prune_front(job, asked, on_start)
             stages = Stages(job)

@@ -63,6 +63,7 @@ def run_search(job: Job) -> dict[str, Any]:
             seed=job.spec.seed,
             progress=job.spec.progress,
             tensorboard=fresh_events(job),
+            callbacks=job.callbacks,
         )
         return write_found(job, evaluator, result)
 

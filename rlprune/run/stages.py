@@ -196,7 +196,10 @@ class Stages:
         seconds = time.perf_counter() - started
         log.info("%s: %.1f s", stage, seconds)
         self._made.add(stage)
-        return folder.finish(stage, plain(settings), written, plain(result), seconds)
+        record = folder.finish(stage, plain(settings), written, plain(result), seconds)
+        for callback in self.job.callbacks:
+            callback.on_stage(stage, record.result)
+        return record
 
 
 def _as_searched(job: Job, search: StageRecord) -> tuple[ResolvedBudget, ...]:

@@ -17,6 +17,7 @@ from rlprune.search.runner import Exploration, SearchResult, conclude, explore
 
 if TYPE_CHECKING:
     from rlprune.budgets import Limit
+    from rlprune.callbacks import Callback
     from rlprune.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def search_front(
     seed: int = 0,
     progress: bool | None = None,
     tensorboard: Sequence[str | Path] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[FrontPoint, ...]:
     """Searches for the best plan under each of several limits of one budget.
 
@@ -77,6 +79,7 @@ def search_front(
         seed: same seed, same problem, same result.
         progress: show a bar; None shows it on a terminal only.
         tensorboard: one folder per limit, loosest first.
+        callbacks: told of every unique evaluation; one may end the search for a limit.
 
     Returns:
         One point per limit, loosest first.
@@ -106,6 +109,7 @@ def search_front(
                 progress=progress,
                 tensorboard=None if tensorboard is None else tensorboard[index],
                 known=[under_limits(under, evaluation) for evaluation in known],
+                callbacks=callbacks,
             )
         )
     pool = [evaluation for past in explored for evaluation in past.session.ledger]

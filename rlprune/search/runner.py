@@ -15,6 +15,7 @@ from rlprune.search.finalists import Finalist, choose
 from rlprune.search.session import Session
 
 if TYPE_CHECKING:
+    from rlprune.callbacks import Callback
     from rlprune.plan import Plan
     from rlprune.problem import Problem
 
@@ -55,6 +56,7 @@ def search(
     seed: int = 0,
     progress: bool | None = None,
     tensorboard: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> SearchResult:
     """Searches for the best plan that meets every budget.
 
@@ -69,6 +71,7 @@ def search(
         seed: same seed, same problem, same result.
         progress: show a bar; None shows it on a terminal only.
         tensorboard: folder for TensorBoard events.
+        callbacks: told of every unique evaluation; one may end the search.
 
     Raises:
         ConfigError: unknown agent, or ``evaluations`` below 1.
@@ -81,6 +84,7 @@ def search(
         seed=seed,
         progress=progress,
         tensorboard=tensorboard,
+        callbacks=callbacks,
     )
     return conclude(exploration)
 
@@ -111,6 +115,7 @@ def explore(
     progress: bool | None = None,
     tensorboard: str | Path | None = None,
     known: Sequence[Evaluation] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Exploration:
     """Lets an agent spend its evaluations; see :func:`search` and :class:`Session`."""
     if evaluations < 1:
@@ -125,6 +130,7 @@ def explore(
         progress=progress,
         tensorboard=tensorboard,
         known=known,
+        callbacks=callbacks,
     )
     try:
         session.begin()

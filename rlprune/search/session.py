@@ -19,6 +19,7 @@ from rlprune.space import Codec
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+    from rlprune.callbacks import Callback
     from rlprune.problem import Problem
     from rlprune.search.recorder import RecordedEnv
 
@@ -39,6 +40,7 @@ class Session:
         tensorboard: folder for TensorBoard events, or None.
         known: evaluations that other searches on the same network paid for, with their violations
             here. They count as seen, and those that meet every budget join the archive.
+        callbacks: told of every unique evaluation; one that returns True ends the search.
 
     Attributes:
         problem: as given.
@@ -49,6 +51,7 @@ class Session:
         ledger: unique evaluations of this search.
         history: one row for each.
         proposals: plans that the agent has proposed.
+        stopped: whether a callback has ended the search.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Session:
         progress: bool | None = None,
         tensorboard: str | Path | None = None,
         known: Sequence[Evaluation] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.problem = problem
         self.space = problem.space
@@ -75,6 +79,8 @@ class Session:
         self.proposals = 0
         self.budgets = tuple(b.name for b in problem.budgets)
         self.known = tuple(known)
+        self.callbacks = tuple(callbacks)
+        self.stopped = False
         for evaluation in self.known:
             self.archive.add(evaluation)
         self._seen: set[Plan] = {evaluation.plan for evaluation in self.known}
@@ -110,8 +116,8 @@ class Session:
 
     @property
     def remaining(self) -> int:
-        """Unique evaluations left."""
-        return max(self.evaluations - len(self.ledger), 0)
+        """Unique evaluations left; none once a callback has ended the search."""
+        return 0 if self.stopped else max(self.evaluations - len(self.ledger), 0)
 
     @property
     def done(self) -> bool:
@@ -199,6 +205,10 @@ class Session:
             **self._latest,
         }
         self.history.append(row)
+        for callback in self.callbacks:
+            if callback.on_evaluation(row) and not self.stopped:
+                self.stopped = True
+                logger.info("%s ends the search", type(callback).__name__)
         self._bar.update(len(self.ledger), best.quality if best is not None else None)
         if proposed:
             self._scalar("search/reward", evaluation.reward(self.reference))

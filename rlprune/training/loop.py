@@ -32,7 +32,7 @@ from rlprune.training.precision import (
     laid_out,
     use_bfloat16,
 )
-from rlprune.training.record import Callback, Checkpoints, EpochRecord, weights_digest
+from rlprune.training.record import AfterEpoch, Checkpoints, EpochRecord, weights_digest
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def finetune(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     device: torch.device | str | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[AfterEpoch] = (),
     part: Part | None = None,
 ) -> TrainResult:
     """Train a pruned network, by default against the dense network's outputs.
@@ -113,7 +113,7 @@ def pretrain(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     device: torch.device | str | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[AfterEpoch] = (),
 ) -> TrainResult:
     """Train a dense network on labels; arguments, result and errors as in ``finetune``.
 
@@ -188,7 +188,7 @@ class _Training:
         self,
         checkpoint_dir: str | os.PathLike[str] | None,
         progress: bool | None,
-        callbacks: Sequence[Callback],
+        callbacks: Sequence[AfterEpoch],
     ) -> TrainResult:
         recorder = Checkpoints(checkpoint_dir, self.identity)
         optimizer = build_optimizer(self.model, self.config) if self.config.epochs else None

@@ -53,7 +53,7 @@ class EpochRecord:
 
 
 History = Sequence[EpochRecord]
-Callback = Callable[[History], None]
+AfterEpoch = Callable[[History], None]
 """Called with the whole history after every epoch."""
 
 

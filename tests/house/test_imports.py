@@ -20,6 +20,7 @@ FLOORS = """
 errors
 files locate locks modes once options progress inputs version
 plugins batches identity
+callbacks
 tasks
 ops attention
 structure
