@@ -188,6 +188,12 @@ class Budget:
         renamed.name = name
         return renamed
 
+    def limited(self, limit: float | str) -> Budget:
+        """The same budget with another limit."""
+        other = copy.copy(self)
+        other.limit = parse_limit(limit, budget=self.name, unit=self.unit, fractions=self.fractions)
+        return other
+
     def resolve(
         self, model: nn.Module, example_inputs: ExampleInputs, groups: Groups | None = None
     ) -> ResolvedBudget:

@@ -34,9 +34,9 @@ def main() -> None:
             sys.stdout.write(f"rlprune {rlprune.__version__}\n")
         else:
             from rlprune.cli.app import launch
-            from rlprune.cli.arguments import continued, listed, own_agent
+            from rlprune.cli.arguments import continued, listed, own_agent, own_model
 
-            launch(own_agent(listed(continued(arguments))))
+            launch(own_model(own_agent(listed(continued(arguments)))))
     except RlpruneError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise

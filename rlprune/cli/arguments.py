@@ -96,6 +96,18 @@ def own_agent(arguments: Sequence[str]) -> list[str]:
     return [*added, *(f"++{a}" if a.startswith("agent.") else a for a in rest)]
 
 
+def own_model(arguments: Sequence[str]) -> list[str]:
+    """Choose ``model=custom`` where a network is named by ``model._target_=`` alone.
+
+    Args:
+        arguments: The command line without the program's name.
+    """
+    keys = {_key(item) for item in arguments}
+    if "model._target_" in keys and not keys & {"model", "experiment"}:
+        return ["model=custom", *arguments]
+    return list(arguments)
+
+
 def _installed_agents() -> set[str]:
     from rlprune.search.agent import AGENTS
 

@@ -6,6 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -62,12 +66,15 @@ def discover(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--config-dir", type=Path, help="folder with more configuration groups")
     parser.add_argument(
-        "--shape", help="shape of one input without the batch, as 3x224x224; null data is read"
+        "--shape",
+        help="shape of one input without the batch, as 3x224x224, in place of data; without either "
+        "an image of a size that the network takes",
     )
     known, overrides = parser.parse_known_args(arguments)
+    from rlprune.cli.arguments import own_model
     from rlprune.run.config import compose
 
-    config = compose(overrides, known.config_dir)
+    config = compose(own_model(overrides), known.config_dir)
     sys.path.append(str(Path.cwd()))
     if known.shape:
         import torch
@@ -79,9 +86,31 @@ def discover(arguments: Sequence[str]) -> None:
         opened = data.load(**config["data"]).for_task(config["task"])
         model = models.create(**factory_of(config["model"], opened))
         inputs = opened.example_inputs
+        if not any(item.lstrip("+~").startswith(("data=", "data.")) for item in overrides):
+            inputs = _taken(model, inputs)
     structure = build(StructureSpec, config["structure"], "structure")
     groups = rlprune.discover(model.eval(), inputs, **structure.options())
     show_groups(Console(), groups)
+
+
+def _taken(model: nn.Module, inputs: Any) -> Any:
+    """The inputs, or where the network does not take them an image of a usual size."""
+    import torch
+
+    from rlprune.inputs import call_safely
+    from rlprune.modes import evaluating
+
+    for tried in (inputs, torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 224, 224)):
+        try:
+            with torch.no_grad(), evaluating(model):
+                call_safely(model, tried)
+        except Exception:
+            continue
+        if tried is not inputs:
+            shape = "x".join(map(str, tried.shape[1:]))
+            sys.stderr.write(f"for an image of {shape}; others with --shape or data=\n")
+        return tried
+    return inputs
 
 
 def _shape(text: str) -> tuple[int, ...]:

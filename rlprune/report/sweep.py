@@ -44,7 +44,7 @@ def collect(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
         raise ConfigError(f"{folder} holds no run (no run.json below it)")
     rows, unfinished = [], []
     for path in found:
-        if (path / "front.json").is_file():
+        if any((path / name).is_file() for name in ("front.json", "smallest.json")):
             continue  # its limits are runs of their own, below it
         report = read_json(path / "report.json")
         if report is None:

@@ -19,13 +19,14 @@ from rlprune.run.pruning import launch, prune
 from rlprune.run.reachable import require_measurable
 from rlprune.run.result import PruneResult
 from rlprune.run.schedule import ScheduleSpec
-from rlprune.run.spec import RunSpec, StructureSpec, TimingSpec
+from rlprune.run.spec import QualitySpec, RunSpec, StructureSpec, TimingSpec
 from rlprune.run.verify import over_limit, values_of
 
 __all__ = [
     "RUN_FILE",
     "Job",
     "PruneResult",
+    "QualitySpec",
     "RunFolder",
     "RunSpec",
     "ScheduleSpec",

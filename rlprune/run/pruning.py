@@ -20,7 +20,8 @@ from rlprune.run.front_run import prune_front
 from rlprune.run.job import Job
 from rlprune.run.result import PruneResult
 from rlprune.run.schedule import ScheduleSpec
-from rlprune.run.spec import RunSpec, StructureSpec
+from rlprune.run.smallest import prune_smallest
+from rlprune.run.spec import QualitySpec, RunSpec, StructureSpec
 from rlprune.run.stages import Stages
 from rlprune.training import FineTune
 
@@ -29,7 +30,9 @@ def prune(
     model: nn.Module,
     example_inputs: Any,
     *,
-    budgets: Mapping[str, Any] | Sequence[Budget],
+    budgets: Mapping[str, Any] | Sequence[Budget] | None = None,
+    objective: str | None = RunSpec.objective,
+    quality: QualitySpec | Mapping[str, Any] | None = None,
     data: Data | None = None,
     score: Callable[[nn.Module], float] | None = None,
     task: Any = RunSpec.task,
@@ -74,6 +77,11 @@ def prune(
             ``{"macs": 0.5, "latency": rlprune.budgets.Latency(0.7)}``. All hold at once. One of
             them may have a list, as in ``{"macs": [0.7, 0.5, 0.3]}``: then the run finds a
             network for every limit, in fewer evaluations than as many runs would take.
+        objective: Name of a budget whose value is made as small as possible, in place of quality as
+            high as possible: ``objective="macs", quality={"max_drop": "1%"}``. Its own limit does
+            not count; other budgets hold.
+        quality: With an objective, how far the metric on held-out samples may fall after
+            fine-tuning, see :class:`rlprune.run.QualitySpec`.
         data: Training, held-out and test samples.
         score: ``score(network) -> float``, higher is better; replaces the score on held-out data.
         task: What the network is for: ``image_classification``, ``text_classification``,
@@ -185,6 +193,8 @@ def launch(
             spec, model, example_inputs, data=data, score=score, folder=folder, callbacks=told
         )
         with folder.lock(), _telling(job):
+            if spec.objective is not None:
+                return prune_smallest(job, on_start)
             if asked.varied is not None:
                 return prune_front(job, asked, on_start)
             stages = Stages(job)

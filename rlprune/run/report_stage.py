@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import logging
 import platform
@@ -17,6 +18,7 @@ from rlprune.budgets import count_bytes, count_macs, count_params
 from rlprune.budgets.latency import LatencyMeter, LatencySettings
 from rlprune.files import plain, write_json, write_text
 from rlprune.inputs import batch_of
+from rlprune.modes import evaluating
 from rlprune.plan import Plan
 from rlprune.run.folder import StageRecord
 from rlprune.run.job import Job
@@ -129,8 +131,9 @@ def _quality(job: Job, network: nn.Module) -> dict[str, float]:
         held = evaluate(network, batches, task=task, device=device)
         found.update({f"{HELD}{metric.name}": held[metric.name] for metric in task.shown()})
     if job.score is not None:
-        with torch.no_grad():
-            found[SCORE] = float(job.score(network))
+        own = copy.deepcopy(network)  # it may do with it what it likes
+        with evaluating(own), torch.no_grad():
+            found[SCORE] = float(job.score(own))
     return found
 
 

@@ -6,13 +6,14 @@ Python (:func:`rlprune.prune`), the command line, benchmarks and the runs of a f
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from rlprune import tasks
-from rlprune.budgets import BudgetSets, sets
+from rlprune.budgets import Budget, BudgetSets, sets
 from rlprune.budgets.latency import DTYPES
 from rlprune.errors import ConfigError
 from rlprune.options import build, check_types, hint
@@ -96,11 +97,55 @@ class TimingSpec:
 
 
 @dataclass(frozen=True)
+class QualitySpec:
+    """What ``objective=`` may cost.
+
+    Attributes:
+        max_drop: How far the task's metric on held-out samples may fall after fine-tuning: a number
+            in the metric's unit, or a text such as ``"1%"``: points of metrics that are shares (1%
+            is one point of accuracy), a share of the dense network's value for others.
+        tries: Limits of the objective that are tried.
+    """
+
+    max_drop: float | str | None = None
+    tries: int = 5
+
+    def __post_init__(self) -> None:
+        """Check the number, and read the text."""
+        check_types(self, "quality")
+        if self.tries < 1:
+            raise ConfigError(f"quality.tries must be at least 1, got {self.tries}")
+        if self.max_drop is not None:
+            self._number()
+
+    def drop(self, metric: tasks.Metric, dense: float) -> float:
+        """The allowed fall in the metric's own unit, given the dense network's value."""
+        number, relative = self._number()
+        return number * abs(dense) if relative and metric.scale == 1 else number
+
+    def _number(self) -> tuple[float, bool]:
+        text = str(self.max_drop).strip()
+        relative = text.endswith("%")
+        try:
+            number = float(text.removesuffix("%")) / (100 if relative else 1)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise ConfigError(
+                f"quality.max_drop={self.max_drop!r}: give a number from 0 on, or a text as '1%'"
+            )
+        return number, relative
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything that is asked of a run, besides the network and its data.
 
     Attributes:
         budgets: As for :func:`rlprune.budgets.parse`; one of them may have a list of limits.
+        objective: Name of a budget whose value is made as small as ``quality`` allows, whatever its
+            limit; None keeps quality as high as the budgets allow.
+        quality: What an objective may cost.
         task: What the network is for, see :func:`rlprune.tasks.resolve`; None takes the data's.
         agent: Search agent: a name, a mapping with ``name`` and options, a configuration, an agent.
         evaluations: Unique candidate evaluations of the search.
@@ -134,7 +179,9 @@ class RunSpec:
         300
     """
 
-    budgets: Any
+    budgets: Any = None
+    objective: str | None = None
+    quality: QualitySpec = field(default_factory=QualitySpec)
     task: Any = None
     agent: Any = "ppo_lagrangian"
     evaluations: int = 300
@@ -173,6 +220,8 @@ class RunSpec:
         if isinstance(self.factory, Mapping) and not all(isinstance(k, str) for k in self.factory):
             raise ConfigError("factory: expected keyword arguments of rlprune.models.create")
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
+        if (self.objective is None) != (self.quality.max_drop is None):
+            raise ConfigError("objective= and quality.max_drop= belong together; give both")
         if self.schedule.iterative and self.asked().varied is not None:
             raise ConfigError("schedule=iterative takes one limit for each budget, not a list")
         self._resolve()
@@ -196,11 +245,18 @@ class RunSpec:
 
     def asked(self) -> BudgetSets:
         """The budgets, one set for every limit of a front."""
+        if self.objective is not None and self.budgets is None:
+            return sets(_without_limit({}, self.objective))
         if not isinstance(self.budgets, (Mapping, list, tuple)):
             raise ConfigError(
                 f"budgets={self.budgets!r}: give names with limits, as in budgets={{'macs': 0.5}}"
             )
-        return sets(self.budgets)
+        if self.objective is None:
+            return sets(self.budgets)
+        found = sets(_without_limit(self.budgets, self.objective))
+        if found.varied is not None:
+            raise ConfigError(f"objective={self.objective}: the other budgets take one limit each")
+        return found
 
     @classmethod
     def of(cls, **options: Any) -> RunSpec:
@@ -228,7 +284,7 @@ class RunSpec:
             given["schedule"] = {"name": given["schedule"]}
         for name, kind in (
             ("evaluator", EvaluatorConfig), ("finetune", FineTune), ("latency", TimingSpec),
-            ("schedule", ScheduleSpec),
+            ("schedule", ScheduleSpec), ("quality", QualitySpec),
         ):  # fmt: skip
             value = given.get(name)
             if isinstance(value, Mapping) or (
@@ -277,7 +333,7 @@ class RunSpec:
 
 _SAME = (
     "task", "agent", "evaluations", "compensation", "evaluator", "finetune", "schedule", "latency",
-    "seed", "executor",
+    "seed", "executor", "objective", "quality",
 )  # fmt: skip
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (
@@ -298,6 +354,20 @@ def _criterion(importance: Mapping[str, Any] | str) -> Any:
     if chosen is None:
         raise ConfigError("importance: give criterion=a name, or _target_=a function's dotted path")
     return locate(chosen) if "." in chosen else chosen
+
+
+def _without_limit(budgets: Any, objective: str) -> dict[str, Any]:
+    """Budgets among which the objective allows the dense network."""
+    named = budgets if isinstance(budgets, Mapping) else {b.name: b for b in budgets}
+    found = {str(name): value for name, value in named.items()}
+    given = found.get(objective)
+    if isinstance(given, Mapping):
+        found[objective] = {**given, "limit": "100%"}
+    elif isinstance(given, Budget):
+        found[objective] = given.limited("100%")
+    else:
+        found[objective] = "100%"
+    return found
 
 
 def _known(kind: str, chosen: tuple[str, ...], valid: tuple[str, ...]) -> None:

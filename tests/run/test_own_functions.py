@@ -44,6 +44,7 @@ def test_a_score_gets_a_network_of_its_own(
     assert "score changes the network that it is given (stem" in caplog.text
     assert [row["quality"] for row in spoilt.history] == [row["quality"] for row in clean.history]
     assert spoilt.plan == clean.plan
+    assert score(spoilt.model) == score(clean.model)  # type: ignore[arg-type]
 
 
 def test_a_score_that_overwrites_its_data_is_told(dense: nn.Module) -> None:
