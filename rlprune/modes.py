@@ -30,7 +30,8 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         module.eval()
         for part, training in flags:
-            part.training = training
+            if part.training is not training:
+                part.training = training
 
 
 @contextmanager

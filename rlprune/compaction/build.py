@@ -22,8 +22,20 @@ def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), attribute
 
 
+def tensors_by_name(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by state-dict name (every alias)."""
+    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    found.update(model.named_buffers(remove_duplicate=False))
+    return found
+
+
 def build(
-    groups: Groups, plan: Plan, slicer: Slicer | None = None, *, share: bool = False
+    groups: Groups,
+    plan: Plan,
+    slicer: Slicer | None = None,
+    *,
+    share: bool = False,
+    source: nn.Module | None = None,
 ) -> nn.Module:
     """Build an independent compacted network.
 
@@ -31,8 +43,10 @@ def build(
         groups: from `rlprune.discover`.
         plan: what to keep.
         slicer: reuse one over several plans of the same groups.
-        share: whether parameters that the plan does not cut are the original's own: for networks
-            that are only looked at.
+        share: whether parameters that the plan does not cut are the original's own, and the module
+            is in eval mode: for networks that are only looked at.
+        source: a copy of the network with other values or of another type, whose parameters and
+            buffers are taken; parameters that the plan does not cut are shared with it.
 
     Returns:
         A module of the same class with sliced tensors; training mode, ``requires_grad`` flags,
@@ -43,8 +57,12 @@ def build(
         PlanError: the plan does not fit the network.
     """
     plan.check(groups)
-    cut = (slicer or Slicer(groups)).cut(plan)
     memo: dict[int, Any] = {id(p): p for p in groups.model.parameters()} if share else {}
+    given = None if source is None else tensors_by_name(source)
+    for name, tensor in (given or {}).items():
+        shared = isinstance(tensor, nn.Parameter)
+        memo.setdefault(id(groups.tensors[name]), tensor if shared else tensor.clone())
+    cut = (slicer or Slicer(groups)).cut(plan, given)
     for name, small in cut.items():
         dense = groups.tensors[name]
         if isinstance(dense, nn.Parameter):
@@ -54,6 +72,8 @@ def build(
     dropped = groups.dropped(plan.widths)
     model = without(groups.model, dropped, memo)
     attributes_of(groups).apply(model, plan, dropped)
+    if share:
+        return model.eval()
     with evaluating(model):  # what a module has cached from its weights is not the copy's
         return model
 

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from rlprune.errors import StructureError
 from rlprune.ops import named
 from rlprune.ops.labels import compress, varying
+from rlprune.ops.nested import leaves
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
+from rlprune.structure.passes import ops_of
 from rlprune.structure.records import Step
-from rlprune.structure.run import run_trace
 from rlprune.structure.zero_flow import sources
 
 CURE = (
@@ -71,25 +70,19 @@ def first_departure(
 
     Args:
         groups: of the dense network.
-        small: the compacted network.
+        small: the compacted network; it is left in eval mode, and with what it keeps of a pass.
         plan: what it was cut to.
         prediction: reuse one over several plans of the same groups.
     """
     prediction = prediction or Prediction(groups)
     removed = prediction.removed(plan)
-    failure = None
-    steps: Sequence[Step]
-    try:
-        steps = run_trace(small, groups.example_inputs, more=False).trace.steps
-    except StructureError as error:
-        steps = error.steps
-        failure = error
+    free = groups.trace.computed
+    steps, failure = ops_of(small.eval(), groups.example_inputs, compute=free)
     dropped = groups.dropped(plan.widths)
     covered = frozenset().union(*(b.covered for b in dropped))
     loose = frozenset().union(*(b.loose for b in dropped))
     before = [(i, s) for i, s in enumerate(groups.trace.steps) if i not in covered]
     steps = [s for s in steps if not any(b.holds(s.module) for b in dropped)]
-    free = groups.trace.computed
     met = -1
     for i, now in _aligned([s for _, s in before], steps):
         met = i
@@ -102,18 +95,15 @@ def first_departure(
             return Departure(index, step.module, step.op, instead, otherwise=True)
         if index not in loose:
             detail = prediction.wrong_shape(index, now, removed)
-            if detail is None and not free and step.op == now.op and not _same_numbers(step, now):
-                detail = f"gets the numbers {_told(now)} where {_told(step)} are needed"
+            if detail is None and not free and step.op == now.op:
+                detail = _wrong_numbers(prediction.numbers(index), _numbers(now))
             if detail is not None and free and failure is None and _counts_values(step.op):
                 return None  # from here on sizes follow values, as of tokens sent to an expert
             if detail is not None:
                 return _at(index, step, detail)
     if failure is not None:
-        cause = failure.__cause__ or failure
-        text = str(cause).strip().split("\n")[0]
-        return _at(
-            *before[min(met + 1, len(before) - 1)], f"fails with {type(cause).__name__}: {text}"
-        )
+        text = f"{type(failure).__name__}: {str(failure).strip()}".split("\n")[0]
+        return _at(*before[min(met + 1, len(before) - 1)], f"fails with {text}")
     after = [
         (i, s) for i, s in before[met + 1 :] if not named(s.op).layout and s.op not in _ADDITIONS
     ]
@@ -144,6 +134,7 @@ class Prediction:
             (s.step, s.result) for step in groups.trace.steps for s in sources(step) if s.step >= 0
         }
         self._lines: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
+        self._numbers: dict[int, list[Any]] = {}
 
     def removed(self, plan: Plan) -> np.ndarray:
         """Whether a plan removes the unit of each label, [labels]."""
@@ -160,6 +151,12 @@ class Prediction:
         for dim, line in self._units(index, k):
             kept[dim] &= ~removed[line]
         return tuple(int(alive.sum()) for alive in kept)
+
+    def numbers(self, index: int) -> list[Any]:
+        """The numbers that op ``index`` is given in the dense network."""
+        if index not in self._numbers:
+            self._numbers[index] = _numbers(self._groups.trace.steps[index])
+        return self._numbers[index]
 
     def wrong_shape(self, index: int, now: Step, removed: np.ndarray) -> str | None:
         """What is wrong with the shapes that an op gives in a smaller network; None if nothing.
@@ -225,17 +222,19 @@ def _aligned(dense: Sequence[Step], small: Sequence[Step]) -> Iterator[tuple[int
 def _numbers(step: Step) -> list[Any]:
     """Floating-point arguments, and whole numbers where they are values rather than sizes."""
     kinds = (float, int) if named(step.op).pointwise else (float,)
-    found = tree_leaves((step.args, dict(step.kwargs)))
+    found = leaves((step.args, step.kwargs))
     return [x for x in found if isinstance(x, kinds) and not isinstance(x, bool)]
 
 
-def _same_numbers(step: Step, now: Step) -> bool:
-    a, b = _numbers(step), _numbers(now)
-    return len(a) == len(b) and all(
+def _wrong_numbers(needed: Sequence[Any], given: Sequence[Any]) -> str | None:
+    """What is wrong with the numbers that an op is given; None if nothing."""
+    if len(needed) == len(given) and all(
         x == y or (x != x and y != y) or isclose(x, y, rel_tol=1e-9)
-        for x, y in zip(a, b, strict=True)
-    )
+        for x, y in zip(needed, given, strict=True)
+    ):
+        return None
+    return f"gets the numbers {_told(given)} where {_told(needed)} are needed"
 
 
-def _told(step: Step) -> str:
-    return ", ".join(f"{x:g}" for x in _numbers(step)) or "no numbers"
+def _told(numbers: Sequence[Any]) -> str:
+    return ", ".join(f"{x:g}" for x in numbers) or "no numbers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,15 @@ def difference(masked: nn.Module, small: nn.Module, example_inputs: Any) -> Diff
     Raises:
         StructureError: the outputs differ in number or shape.
     """
-    expected, got = (_outputs(model, example_inputs) for model in (masked, small))
+    return between(outputs(masked, example_inputs), outputs(small, example_inputs), masked)
+
+
+def between(expected: Sequence[Tensor], got: Sequence[Tensor], masked: nn.Module) -> Difference:
+    """Compare the outputs of a masked network with those of a compacted one.
+
+    Raises:
+        StructureError: they differ in number or shape.
+    """
     if len(expected) != len(got):
         raise StructureError(
             f"{len(got)} tensors are returned after compaction, {len(expected)} before"
@@ -80,12 +89,17 @@ def difference(masked: nn.Module, small: nn.Module, example_inputs: Any) -> Diff
     return max(found, key=lambda d: d.relative / d.allowed)
 
 
-def _outputs(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+def outputs(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+    """The tensors that a network answers with in eval mode, with noise stilled.
+
+    Raises:
+        StructureError: there is none.
+    """
     with torch.no_grad(), attention_spelled_out(), noise_stilled(), evaluating(model):
         found = tensors_of(call_safely(model, example_inputs))
     if not found:
         raise StructureError("no tensor is found in what the network returns")
-    return [x.detach() for x in found]
+    return [x.detach() if x.layout is torch.strided else x.detach().to_dense() for x in found]
 
 
 def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:

@@ -58,12 +58,16 @@ def discover(
     found = Discovery(unwrapped(model), example_inputs, limits)
     draft = found.groups()
     verdict = _tried(draft)
-    found.tie(draft, verdict.ties)
-    found.freeze(draft, verdict.whole)
-    groups = found.groups()
-    attributes = attributes_of(groups)
+    attributes = attributes_of(draft)
     attributes.enable(r for r in attributes.unsure if (r.kind, r.attribute) in verdict.following)
     attributes.edit(verdict.edits)
+    if not (verdict.ties or verdict.whole or verdict.floors):
+        return draft
+    found.tie(draft, verdict.ties)
+    found.freeze(draft, verdict.whole)
+    found.hold(draft, verdict.floors)
+    groups = found.groups()
+    attributes_of(groups).take_over(attributes, found.renamed(draft, groups))
     return groups
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import gcd
 
 import torch
@@ -86,18 +87,23 @@ class Slicer:
             return blocks
         return (blocks[:, None] * block + torch.arange(block, device="cpu")).reshape(-1)
 
-    def cut(self, plan: Plan) -> dict[str, Tensor]:
+    def cut(self, plan: Plan, source: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The smaller tensors, detached copies, for every tensor the plan shrinks.
 
         Tensors of dropped branches are not among them.
+
+        Args:
+            plan: what to keep.
+            source: tensors to cut by name, in place of the network's own.
         """
+        source = source or self.groups.tensors
         kept = self.kept(plan)
         gone = self._gone(plan)
         out = {}
         for name, cuts in self._cuts.items():
             if name in gone:
                 continue
-            tensor = self.groups.tensors[name].detach()
+            tensor = source[name].detach()
             small = tensor
             for dim, axis in cuts:
                 index = kept[axis]

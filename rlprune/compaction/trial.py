@@ -1,11 +1,12 @@
 """Trying smaller networks out: which sizes outside tensors follow, and which groups cannot.
 
-A plan that shrinks every group unevenly is built and traced beside the dense network. Where its
-first op departs from what the plan predicts, an integer of a module near by may repeat a width: it
-is made to follow if that moves the departure on. Otherwise a size is written into a forward, and
-the groups whose units meet there are left whole: those and no others, as few as move it on. What
-one module shows holds for the modules of its class, unless the network runs without it. In the end
-one network runs with values, in float64 where that is cheap.
+Plans that shrink every group unevenly, all to one width, and every other one as far as it goes are
+built and run beside the dense network, op for op. At the first op that departs from what the
+plan predicts, an integer of a module near by may repeat a width: it is made to follow if that moves
+the departure on. Otherwise a size is written into a forward, and the groups whose units meet there
+are left whole, or not let below a width: those and no others, as few as move it on. What one module
+shows holds for the modules of its class, unless the network runs without it. In the end one network
+runs with values, in float64 where that is cheap.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -22,18 +25,27 @@ from rlprune.compaction.adapters.repeats import Repeat
 from rlprune.compaction.adapters.rewriting import Edit
 from rlprune.compaction.build import build
 from rlprune.compaction.departure import Departure, Prediction, first_departure
-from rlprune.compaction.plans import uneven_plan
+from rlprune.compaction.plans import (
+    Bonds,
+    Maker,
+    equal_plan,
+    narrow_plan,
+    uneven_plan,
+)
 from rlprune.compaction.slicing import Slicer
 from rlprune.compaction.suspects import Suspects
 from rlprune.compaction.verify import values_agree
+from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 
 logger = logging.getLogger(__name__)
 
 MOST = 80
-"""Smaller networks traced at most, and as many run with values; the rest is left whole."""
+"""Smaller networks run without values at most, and as many with; the rest is left whole."""
 RECHECKS = 8
 """Sorts of groups left whole for another's sake that are tried out themselves."""
+FIRST: Maker = uneven_plan
+OTHERS: tuple[Maker, ...] = (equal_plan, partial(narrow_plan, half=0), partial(narrow_plan, half=1))
 
 
 @dataclass
@@ -43,19 +55,22 @@ class Verdict:
     Attributes:
         whole: groups to leave whole, with the reason.
         ties: groups that one number counts, so that they must keep the same units; with the reason.
+        floors: fewest units that groups must keep.
         following: classes and attributes of the integers that repeat a width.
         edits: sizes in modules' code that follow from now on.
     """
 
     whole: dict[str, str] = field(default_factory=dict)
     ties: dict[tuple[str, ...], str] = field(default_factory=dict)
+    floors: dict[str, int] = field(default_factory=dict)
     following: set[tuple[type[nn.Module], str]] = field(default_factory=set)
     edits: list[Edit] = field(default_factory=list)
 
-
-def try_out(groups: Groups) -> Verdict:
-    """Find out by trial what follows smaller widths, and what cannot."""
-    return _Trial(groups).run()
+    def bonds(self, way: _Way | None = None) -> Bonds:
+        """What plans must keep to, one more way being tried."""
+        way = way or _Way()
+        floors = {**self.floors, **dict(way.floors)}
+        return Bonds({*self.whole, *way.whole}, [*self.ties, *way.ties], floors)
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,12 @@ class _Way:
     edits: tuple[Edit, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
     whole: tuple[str, ...] = ()
+    floors: tuple[tuple[str, int], ...] = ()
+
+
+def try_out(groups: Groups) -> Verdict:
+    """Find out by trial what follows smaller widths, and what cannot."""
+    return _Trial(groups).run()
 
 
 class _Trial:
@@ -77,30 +98,34 @@ class _Trial:
         self.guessed: dict[str, str] = {}
         self.seen: set[tuple[Any, ...]] = set()
         self.left = MOST
+        self.plan = FIRST
 
     def run(self) -> Verdict:
+        self._settle()
+        self._recheck()
+        for plan in OTHERS if self.groups.prunable else ():
+            self.plan = plan
+            self._settle()
+        self.plan = FIRST
+        self._values()
+        return self.verdict
+
+    def _settle(self) -> None:
+        """Move departures on until the network of the plan at hand runs as it should."""
         found = self.departure()
         while found is not None:
             found = self._settled(found)
-        self._recheck()
-        self._values()
-        return self.verdict
 
     def departure(self, way: _Way | None = None) -> Departure | None:
         """Where a smaller network departs, one more way being tried."""
         way = way or _Way()
-        ties = [*self.verdict.ties, *way.ties]
-        return self._traced({*self.verdict.whole, *way.whole}, ties, way.repeats, way.edits)
+        return self._traced(self.verdict.bonds(way), way.repeats, way.edits)
 
     def _traced(
-        self,
-        whole: Collection[str],
-        ties: Collection[Sequence[str]],
-        repeats: Sequence[Repeat] = (),
-        edits: Sequence[Edit] = (),
+        self, bonds: Bonds, repeats: Sequence[Repeat] = (), edits: Sequence[Edit] = ()
     ) -> Departure | None:
         self.left -= 1
-        plan = uneven_plan(self.groups, whole, 0, _free(ties, whole))
+        plan = self.plan(self.groups, bonds)
         with self.attributes.with_more(repeats, edits):
             try:
                 small = build(self.groups, plan, self.slicer, share=True)
@@ -115,10 +140,11 @@ class _Trial:
         is found, values alone tell in the end what must be left whole.
         """
         rest = [g.name for g in self.groups.prunable if g.name not in self.verdict.whole]
-        if at.otherwise and not self._is_meta() and all(self._agree(rest, s) for s in (1, 2)):
+        if at.otherwise and not self._is_meta() and self._agree_all_the_same(rest):
             return None
         if self.left > 0:
             for settle in (
+                *(() if self.plan is FIRST else (self._by_floors,)),
                 self._by_integers,
                 self._by_edits,
                 self._by_ties,
@@ -127,8 +153,11 @@ class _Trial:
                 way, found = settle(at)
                 if way is not None:
                     return self._take(at, way, found)
-        if self._is_meta():
-            self.verdict.whole |= dict.fromkeys(rest, at.reason)
+        if self._is_meta() or self.plan is not FIRST:
+            bonds = self.verdict.bonds()
+            kept = self.plan(self.groups, bonds).widths
+            shrunk = [n for n in rest if kept[n] < self.groups[n].width]
+            self.verdict.whole |= dict.fromkeys(shrunk, at.reason)
         return None
 
     def _take(self, at: Departure, way: _Way, found: Departure | None) -> Departure | None:
@@ -137,6 +166,7 @@ class _Trial:
         self.verdict.following |= {(r.kind, r.attribute) for r in way.repeats}
         self.attributes.edit(way.edits)
         self.verdict.edits += way.edits
+        self.verdict.floors |= way.floors
         alike = self.suspects.alike(at)
         ties = {t: f"{at.op} in {path}" for path, t in alike.ties(way.ties)}
         self.verdict.ties |= {t: at.reason for t in way.ties} | ties
@@ -147,6 +177,30 @@ class _Trial:
         self.verdict.whole |= dict.fromkeys(way.whole, at.reason)
         self.guessed |= {n: p for n, p in wholes.items() if n not in way.whole}
         return self.departure() if ties or wholes else found
+
+    def _by_floors(self, at: Departure) -> tuple[_Way | None, Departure | None]:
+        """One unit more than a dimension of one has, or than another group has."""
+        kept = self.plan(self.groups, self.verdict.bonds()).widths
+        for names in self.suspects.levels(at, self.verdict.whole):
+            able = [n for n in names if kept[n] < self.groups[n].width - 1]
+            ways = [_Way(floors=((n, kept[n] + 1),)) for n in able]
+            if self.plan is equal_plan:
+                ways = self._apart(able)
+            if len(ways) > 4:
+                ways = [_Way(floors=tuple(f for way in ways for f in way.floors))]
+            way, found = self._best(at, ways)
+            if way is not None:
+                return way, found
+        return None, None
+
+    def _apart(self, names: Sequence[str]) -> list[_Way]:
+        """Each of some groups held above the dense width of the next smaller one."""
+        widths = sorted({self.groups[n].width for n in names})
+        return [
+            _Way(floors=tuple((n, low + 1) for n in names if self.groups[n].width == high))
+            for low, high in pairwise(widths)
+            if low + 1 < high
+        ]
 
     def _by_integers(self, at: Departure) -> tuple[_Way | None, Departure | None]:
         """Integers of the module and of those around it that repeat a width."""
@@ -242,8 +296,9 @@ class _Trial:
         for signature, names in list(alike.items())[:RECHECKS]:
             if signature in self.seen:
                 continue
+            bonds = self.verdict.bonds()
             whole = [n for n in self.verdict.whole if n not in names]
-            if self._traced(whole, self.verdict.ties) is None:
+            if self._traced(Bonds(whole, bonds.ties, bonds.floors)) is None:
                 for name in names:
                     del self.verdict.whole[name]
 
@@ -274,12 +329,21 @@ class _Trial:
     def _is_meta(self) -> bool:
         return any(p.is_meta for p in self.groups.model.parameters())
 
+    def _agree_all_the_same(self, names: Collection[str]) -> bool:
+        if self.plan is not FIRST:
+            return self._agreed(self.plan(self.groups, self.verdict.bonds()))
+        return all(self._agree(names, seed) for seed in (1, 2))
+
     def _agree(self, names: Collection[str], seed: int = 1) -> bool:
+        """Whether values agree where some groups alone shrink."""
+        bonds = self.verdict.bonds()
         whole = [g.name for g in self.groups.prunable if g.name not in names]
+        return self._agreed(uneven_plan(self.groups, Bonds(whole, bonds.ties, bonds.floors), seed))
+
+    def _agreed(self, plan: Plan) -> bool:
         self.left -= 1
         if self.left < -MOST:
             return False
-        plan = uneven_plan(self.groups, whole, seed, _free(self.verdict.ties, whole))
         try:
             return values_agree(self.groups, plan, self.slicer)
         except Exception as error:  # whatever a user's forward raises at another width
@@ -289,8 +353,3 @@ class _Trial:
 
 def _reach(found: Departure | None) -> float:
     return float("inf") if found is None else found.index
-
-
-def _free(ties: Collection[Sequence[str]], whole: Collection[str]) -> list[Sequence[str]]:
-    """Ties none of whose groups is left whole."""
-    return [t for t in ties if not set(t) & set(whole)]

@@ -8,24 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from rlprune.compaction.build import build, mask_in_place
 from rlprune.compaction.departure import CURE, first_departure
-from rlprune.compaction.difference import Difference, difference, tolerance
+from rlprune.compaction.difference import Difference, between, difference, outputs, tolerance
 from rlprune.compaction.plans import uneven_plan
 from rlprune.compaction.slicing import Slicer
 from rlprune.errors import StructureError
-from rlprune.inputs import batch_of, batch_size, to_device
+from rlprune.inputs import batch_of, tensors_in, to_device
 from rlprune.modes import evaluating
+from rlprune.ops.nested import leaves
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
 from rlprune.structure.twin import copied
+from rlprune.structure.variations import smaller_pictures
 
 logger = logging.getLogger(__name__)
 
-CHEAP = 1e9
-"""Multiply-accumulates of a trial on inputs of another size; ten times as many in float64."""
+CHEAP, EXACT = 1e9, 3e9
+"""Multiply-accumulates of a trial on inputs of another size, and of one in float64."""
 
 
 def masked_copy(groups: Groups, plan: Plan) -> nn.Module:
@@ -111,7 +112,7 @@ class _Coarsest(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
+        for value in leaves(result):
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.tolerance = max(self.tolerance, tolerance(value.dtype))
         return result
@@ -122,7 +123,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _place(groups: Groups, small: nn.Module, plan: Plan) -> str:
-    found = first_departure(groups, small, plan)
+    found = first_departure(groups, copied(small, {}), plan)
     return "no op has an unexpected shape" if found is None else f"{found.reason}; {CURE}"
 
 
@@ -131,33 +132,74 @@ def values_agree(groups: Groups, plan: Plan, slicer: Slicer) -> bool:
 
     In float64 where that is cheap. Parameters of zeros, which would hide what they multiply, are
     given small values first. The inputs are of another size than the traced ones, if the network
-    takes any.
+    takes any and that is cheap; where it looks at values, others follow that make it run otherwise.
     """
-    masked = copied(groups.model, {})
-    small = build(groups, plan, slicer)
-    _stir(masked, small, slicer.kept_by_tensor(plan))
+    for inputs, work in _affordable(groups):
+        for dtype in (torch.float64, None) if work <= EXACT else (None,):
+            found = _agree(groups, plan, slicer, inputs, dtype)
+            if found is not None:
+                return found
+    raise StructureError("the masked network does not run on the example inputs")
+
+
+def _affordable(groups: Groups) -> list[tuple[Any, float]]:
+    """Inputs to compare on, to be tried in turn until the network takes one, with their MACs."""
+    dense, example = groups.macs(), groups.example_inputs
+    size = _elements(batch_of(example, 1))
+    found = []
+    for inputs in (groups.other_inputs, *smaller_pictures(batch_of(example, 1))):
+        work = 0.0 if inputs is None else dense * _elements(inputs) / size
+        if inputs is not None and work <= CHEAP:
+            found.append((inputs, work))
+            break
+    return [*found, (batch_of(example, 1) if dense > EXACT else example, dense)]
+
+
+def _elements(inputs: Any) -> int:
+    return max((x.numel() for x in tensors_in(inputs)), default=1)
+
+
+def _agree(
+    groups: Groups, plan: Plan, slicer: Slicer, inputs: Any, dtype: torch.dtype | None
+) -> bool | None:
+    """Whether masked and compacted network agree; None where the masked one does not run so.
+
+    A forward may cast, call what float64 has no kernel of, or refuse a size.
+    """
+    masked = copied(groups.model, _converted(groups, dtype))
+    _stir(masked)
+    small = build(groups, plan, slicer, source=masked)
     mask_in_place(groups, masked, plan)
-    inputs = groups.example_inputs if groups.other_inputs is None else groups.other_inputs
-    work = groups.macs() * batch_size(inputs)
-    if work > CHEAP:
-        inputs = batch_of(groups.example_inputs, 1)
-    exact = exact_difference(masked, small, inputs) if work <= 10 * CHEAP else None
-    found = difference(masked, small, inputs) if exact is None else exact
-    if exact is None and not found.agrees:
-        found = exact_difference(masked, small, inputs) or found
-    return found.agrees
+    for given in (inputs, *groups.other_values):
+        if dtype is not None:
+            given = to_device(given, _device(masked), dtype)
+        with _Coarsest() as coarsest:
+            try:
+                expected = outputs(masked, given)
+            except Exception as error:  # whatever a user's forward raises
+                logger.debug("a trial's masked network fails: %s", error)
+                return None
+            found = between(expected, outputs(small, given), masked)
+        if found.relative > max(found.allowed, coarsest.tolerance):
+            return False
+    return True
 
 
-def _stir(masked: nn.Module, small: nn.Module, kept: dict[str, dict[int, Tensor | None]]) -> None:
-    """Give parameters that are zero throughout small values, the same in both networks."""
+def _converted(groups: Groups, dtype: torch.dtype | None) -> dict[int, Any]:
+    """The network's floating-point tensors in another type, by their ids."""
+    found: dict[int, Any] = {}
+    for tensor in groups.tensors.values() if dtype is not None else ():
+        if tensor.is_floating_point() and tensor.dtype is not dtype:
+            made = tensor.detach().to(dtype)
+            parameter = isinstance(tensor, nn.Parameter)
+            found[id(tensor)] = nn.Parameter(made, False) if parameter else made
+    return found
+
+
+def _stir(model: nn.Module) -> None:
+    """Give parameters that are zero throughout small values."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, tensor in masked.named_parameters():
-            if tensor.numel() < 2 or not tensor.is_floating_point() or bool(tensor.any()):
-                continue
-            drawn = torch.rand(tensor.shape, generator=generator) * 0.2 - 0.1
-            tensor.copy_(drawn)
-            for dim, positions in kept.get(name, {}).items():
-                if positions is not None:
-                    drawn = drawn.index_select(dim, positions)
-            small.get_parameter(name).copy_(drawn)
+        for tensor in model.parameters():
+            if tensor.numel() > 1 and tensor.is_floating_point() and not bool(tensor.any()):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.2 - 0.1)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from rlprune.ops.labels import Planes, expand_ndim, varying
+from rlprune.ops.nested import leaves
 from rlprune.ops.notes import Meeting
 from rlprune.ops.uniform import meet
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def tensors_in(*values: Any) -> list[Tensor]:
     """All tensors in nested arguments, in order."""
-    return [x for x in tree_leaves(values) if isinstance(x, Tensor)]
+    return [x for x in leaves(values) if isinstance(x, Tensor)]
 
 
 def argument(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:

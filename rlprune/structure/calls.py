@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from rlprune.ops.nested import leaves
 from rlprune.structure.records import ModuleCall, Operand
 from rlprune.structure.trace import Tracer
 
@@ -30,7 +30,7 @@ def calls_noted(model: nn.Module, tracer: Tracer) -> Iterator[None]:
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         if id(module) in names:
             tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-            plain = all(isinstance(x, _PLAIN) for x in tree_leaves((args, kwargs)))
+            plain = all(isinstance(x, _PLAIN) for x in leaves((args, kwargs)))
             source = tracer.source(tensors[0]) if tensors and plain else None
             open_calls.append((names[id(module)], len(tracer.trace.steps), source))
 

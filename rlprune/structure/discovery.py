@@ -41,6 +41,7 @@ class Discovery:
         self.labels = self.run.trace.labels
         self.roots = self.labels.roots()
         self.frozen = self.labels.frozen()
+        self.floors: list[tuple[np.ndarray, int]] = []
 
     def freeze(self, groups: Groups, reasons: Mapping[str, str]) -> None:
         """Leave some of the groups whole from now on, each for a reason."""
@@ -56,6 +57,20 @@ class Discovery:
                 self.labels.union(first, other, reason)
         self.roots = self.labels.roots()
         self.frozen = self.labels.frozen()
+
+    def hold(self, groups: Groups, floors: Mapping[str, int]) -> None:
+        """Let groups keep no fewer units than so many from now on."""
+        self.floors += [(groups.members[name], floor) for name, floor in floors.items()]
+
+    def renamed(self, before: Groups, groups: Groups) -> dict[str, str | None]:
+        """Where the units of earlier groups are now: a group, or None where they are left whole."""
+        owner = np.full(len(self.labels), -1, dtype=np.int64)
+        for k, group in enumerate(groups.prunable):
+            owner[groups.members[group.name]] = k
+        names = [*(g.name for g in groups.prunable), None]
+        return {
+            g.name: names[owner[self.roots[before.members[g.name][0]]]] for g in before.prunable
+        }
 
     def groups(self) -> Groups:
         """The groups in execution order, frozen ones with the reason.
@@ -73,7 +88,8 @@ class Discovery:
         for group in groups:
             out = [s for s in slices.get(group.name, ()) if s.role == "out"]
             per_unit = out[0].index.shape[1] if out else 1
-            final.append(limits.apply(group, names[group.name], per_unit))
+            limited = limits.apply(group, names[group.name], per_unit)
+            final.append(limits.above(limited, self._floor(members[group.name])))
         final = [self._with_modules(g, slices.get(g.name, ())) for g in final]
         kept = {g.name: slices[g.name] for g in final if g.prunable}
         branches = Once(partial(self._branches, final, kept, members, names, limits))
@@ -96,7 +112,13 @@ class Discovery:
             time.perf_counter() - self.start,
             branches,
             self.run.other_inputs,
+            self.run.other_values,
         )
+
+    def _floor(self, units: np.ndarray) -> int:
+        """Fewest units that `hold` allows some units' group."""
+        met = [floor for held, floor in self.floors if np.isin(self.roots[held], units).any()]
+        return max(met, default=1)
 
     def _branches(
         self,

@@ -127,6 +127,7 @@ class Groups(Sequence[Group]):
             keeps nothing of its groups; it then adds zero and is not run. Found when first asked
             for, which takes another pass.
         other_inputs: inputs of another size or batch that the network takes too; None without.
+        other_values: inputs that make the network run otherwise, by their values or their size.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Groups(Sequence[Group]):
         seconds: float = 0.0,
         find_branches: Callable[[], Sequence[Branch]] = tuple,
         other_inputs: Any = None,
+        other_values: Sequence[Any] = (),
     ) -> None:
         self.model = model
         self.example_inputs = example_inputs
@@ -153,7 +155,7 @@ class Groups(Sequence[Group]):
         self.members = members
         self.unused = unused
         self.seconds = seconds
-        self.other_inputs = other_inputs
+        self.other_inputs, self.other_values = other_inputs, other_values
         self._find_branches = find_branches
         self._groups = tuple(groups)
         self._slices = slices

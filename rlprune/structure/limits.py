@@ -92,6 +92,15 @@ class Limits:
             return _frozen(group, reason)
         return replace(group, min_width=first, max_width=high, divisor=divisor)
 
+    def above(self, group: Group, floor: int) -> Group:
+        """The group with no width below a floor; left whole where no other is left."""
+        if not group.prunable or floor <= group.min_width:
+            return group
+        raised = replace(group, min_width=floor)
+        if all(w == group.width for w in raised.legal_widths()):
+            return _frozen(group, f"its forward takes no width below {floor}")
+        return raised
+
 
 def matches(names: Sequence[str], glob: str) -> bool:
     """Whether a glob matches one of some names, or a module that contains it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ from torch.utils._pytree import tree_leaves
 from rlprune.errors import RlpruneError, StructureError
 from rlprune.inputs import batch_size
 from rlprune.structure.calls import calls_noted
-from rlprune.structure.outputs import tensors_of
-from rlprune.structure.passes import forward, size_pass, train_pass, value_passes
+from rlprune.structure.passes import forward, other_ways, size_pass, train_pass, value_passes
+from rlprune.structure.recording import ValuesNeededError, module_path
 from rlprune.structure.records import Trace
 from rlprune.structure.settling import settle_conditions
-from rlprune.structure.trace import Tracer, ValuesNeededError, module_path
+from rlprune.structure.trace import Tracer
 from rlprune.structure.twin import twin
 from rlprune.structure.untaken import leave_readable_whole
 
@@ -30,6 +31,7 @@ class Run:
         batch: samples in the example inputs.
         unused: parameters that neither an eval-mode nor a train-mode forward pass touches.
         other_inputs: inputs of another size or batch that the network takes too; None without.
+        other_values: inputs that make the network run otherwise, by their values or their size.
     """
 
     trace: Trace
@@ -37,6 +39,7 @@ class Run:
     batch: int
     unused: tuple[str, ...] = ()
     other_inputs: Any = None
+    other_values: Sequence[Any] = ()
 
 
 def run_trace(model: nn.Module, example_inputs: Any, *, more: bool = True) -> Run:
@@ -59,17 +62,19 @@ def run_trace(model: nn.Module, example_inputs: Any, *, more: bool = True) -> Ru
     batch = batch_size(example_inputs)
     tracer, copied = _traced(model, example_inputs)
     unused: tuple[str, ...] = ()
-    other = None
+    other, values = None, []
     if more:
         if tracer.untouched():
             train_pass(tracer, copied, example_inputs)
-            value_passes(tracer, copied, example_inputs)
+        values = value_passes(tracer, copied, example_inputs)
+        if not tracer.compute:
+            values += other_ways(tracer, model, copied, example_inputs)
         other = size_pass(tracer, copied, example_inputs)
         unused = tuple(tracer.untouched())
     if unused:
-        leave_readable_whole(tracer, copied, unused)
+        leave_readable_whole(tracer, copied, unused, example_inputs)
     settle_conditions(tracer.trace)
-    return Run(tracer.trace, tracer.aliases, batch, unused, other)
+    return Run(tracer.trace, tracer.aliases, batch, unused, other, values)
 
 
 def _traced(model: nn.Module, example_inputs: Any) -> tuple[Tracer, nn.Module]:
@@ -80,8 +85,8 @@ def _traced(model: nn.Module, example_inputs: Any) -> tuple[Tracer, nn.Module]:
             tracer = Tracer(copied, current, compute=compute)
             try:
                 with calls_noted(copied, tracer):
-                    output = forward(tracer, copied, example_inputs)
-                if not tensors_of(output):
+                    output, tensors = forward(tracer, copied, example_inputs)
+                if not tensors:
                     raise _no_tensor(model, output)
                 return tracer, copied
             except Exception as error:

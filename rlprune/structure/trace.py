@@ -2,103 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from rlprune.errors import StructureError
-from rlprune.ops import Op, find, name_of
+from rlprune.ops import find, name_of
 from rlprune.ops.labels import Planes, compress_all
+from rlprune.ops.nested import leaves, mapped
 from rlprune.ops.notes import Contraction
 from rlprune.ops.pending import Pending
-from rlprune.ops.skipping import zeros_like_result
 from rlprune.ops.table import apply_rule, leave_whole
 from rlprune.ops.uniform import Uniform
 from rlprune.structure.call_sites import SIZED, calling_site
+from rlprune.structure.recording import Skipping
 from rlprune.structure.records import Operand, Step, Trace, Whole
-
-
-class ValuesNeededError(StructureError):
-    """The forward pass looks at values while products are not computed."""
-
 
 WIDTHS = ("out_features", "out_channels", "hidden_size", "embedding_dim", "num_features")
 CLOSED = (nn.RNNBase, nn.RNNCellBase)
 """Modules that are left whole: what goes in and out of them keeps its size."""
 
 
-@contextmanager
-def module_path(model: nn.Module) -> Iterator[Callable[[], str]]:
-    """Yield a function that names the module whose forward is running ("" for the model itself).
-
-    After an error it names the module that failed.
-    """
-    names = {id(m): n for n, m in model.named_modules()}
-    stack: list[str] = []
-
-    def enter(module: nn.Module, _inputs: Any) -> None:
-        if id(module) in names:
-            stack.append(names[id(module)])
-
-    def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
-        name = names.get(id(module))
-        if name in stack:
-            while stack.pop() != name:
-                pass
-
-    handles = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave),
-    ]
-    try:
-        yield lambda: stack[-1] if stack else ""
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class Leaving(TorchFunctionMode):
-    """Notices when a tensor becomes a NumPy array or Python numbers, which no op shows."""
-
-    WAYS = frozenset([Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__])
-
-    def __init__(self, tracer: Tracer) -> None:
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func in self.WAYS:
-            self.tracer.leave(args[0], func.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-class Tracer(TorchDispatchMode):
+class Tracer(Skipping):
     """Runs each op, then asks the op's rule what it does to labels.
-
-    Contractions (convolutions, matrix products, attention) are not computed unless ``compute`` is
-    set: their result is zeros of the right shape, so a trace costs bookkeeping rather than a
-    forward pass.
 
     Attributes:
         trace: what has been found so far.
-        skipped: whether some product was not computed.
     """
 
     def __init__(self, model: nn.Module, current: Callable[[], str], compute: bool = False) -> None:
-        super().__init__()
+        super().__init__(current, compute)
         self.trace = Trace(computed=compute)
-        self.current = current
-        self.compute = compute
-        self.skipped = False
         self._quiet = False
         self._closed = {n: type(m) for n, m in model.named_modules() if isinstance(m, CLOSED)}
         self._modules = dict(model.named_modules())
@@ -169,11 +105,6 @@ class Tracer(TorchDispatchMode):
         if width is not None and (own or computed):
             self.trace.producers.append(Whole(module, width, reason))
 
-    def where(self, op: str = "") -> str:
-        """The running module and op, in words."""
-        module = self.current() or "the model's own forward"
-        return f"{op} in {module}" if op else module
-
     def planes(self, tensor: Any) -> Planes:
         """Label planes of a tensor; a parameter or buffer gets its labels when first met."""
         if not isinstance(tensor, Tensor):
@@ -218,8 +149,7 @@ class Tracer(TorchDispatchMode):
         Raises:
             ValuesNeededError: its values are not computed.
         """
-        if self.skipped and tensor.device.type != "meta":
-            raise ValuesNeededError(f"{self.where(how)} looks at values")
+        super().leave(tensor, how)
         self.freeze(self.planes(tensor), f"{self.where(how)}: its values leave PyTorch")
         self.pending.use(tensor)
 
@@ -241,37 +171,30 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         op = find(func)
-        leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        labelled = any([self.planes(x) for x in leaves])
-        sources = tree_map(self._source, (args, kwargs))
+        operands = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        labelled = any([self.planes(x) for x in operands])
+        given_args, given_kwargs = mapped(self._source, (args, kwargs))
         contraction = op.macs is not None
         given = args
         if torch.Tag.inplace_view in func.tags:
             given = (_before(args[0], self), *args[1:])
-        if contraction and not self.compute:
-            self.skipped = True
-            out = zeros_like_result(func, args, kwargs)
-        elif self.skipped and _looks_at_values(op, args, leaves):
-            raise ValuesNeededError(f"{self.where(name_of(func))} looks at values")
-        else:
-            out = func(*args, **kwargs)
-        results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        self.pending.follow(func, leaves, results)
+        out = self.result(op, func, args, kwargs, operands)
+        results = [x for x in leaves(out) if isinstance(x, Tensor)]
+        self.pending.follow(func, operands, results)
         if labelled and self.current() in self._closed:
             kind = self._closed[self.current()].__name__
             reason = f"{self.where(kind)}: recurrent layers keep their size"
             leave_whole(self, func, reason, args, kwargs, out)
-        elif labelled or (leaves and contraction):
+        elif labelled or (operands and contraction):
             apply_rule(self, func, given, kwargs, out)
         else:
-            self.uniform.note(op, func, leaves, results)
+            self.uniform.note(op, func, operands, results)
         if not self._quiet:
             shapes = tuple(tuple(r.shape) for r in results)
             planes = tuple(self.planes(r) for r in results)
             for k, result in enumerate(results):
                 self._made[result] = Operand(len(self.trace.steps), k)
             free = tuple(frozenset(self.uniform.sizes(r, r.ndim)) for r in results)
-            given_args, given_kwargs = sources
             step = Step(
                 self.current(), name_of(func), shapes, planes, given_args, given_kwargs, free
             )
@@ -290,10 +213,6 @@ class Tracer(TorchDispatchMode):
         """Where a tensor came from."""
         made = self._made.get(value)
         return Operand(tensor=self._known.get(id(value), -1)) if made is None else made
-
-
-def _looks_at_values(op: Op, args: tuple[Any, ...], leaves: list[Tensor]) -> bool:
-    return op.looks_in(args) and not any(x.device.type == "meta" for x in leaves)
 
 
 def _before(tensor: Tensor, tracer: Tracer) -> Tensor:

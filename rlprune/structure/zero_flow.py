@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.utils._pytree import tree_leaves
-
 from rlprune.ops import Moves, Zeros, named
+from rlprune.ops.nested import leaves
 from rlprune.structure.records import Operand, Step
 
 
 def sources(step: Step) -> list[Operand]:
     """Every tensor operand of a step."""
-    return [x for x in tree_leaves((step.args, dict(step.kwargs))) if isinstance(x, Operand)]
+    return [x for x in leaves((step.args, step.kwargs)) if isinstance(x, Operand)]
 
 
 def keeps_zero(step: Step) -> tuple[Operand, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlprune.attention import adaptive_class, stock_class
 from rlprune.compaction import Workspace, build, discover, verify
 from rlprune.compaction.difference import difference
-from rlprune.compaction.plans import uneven_plan
+from rlprune.compaction.plans import Bonds, uneven_plan
 from rlprune.compaction.verify import masked_copy
 from rlprune.errors import StructureError
 from rlprune.plan import Plan
@@ -304,7 +304,7 @@ def test_attention_between_layers_that_shrink(whole: tuple[str, ...]) -> None:
     model, x = Between().double().eval(), torch.randn(2, 5, 6, dtype=torch.float64)
     groups = discover(model, x)
     assert [g.name for g in groups.prunable] == ["i", "a", "a.out_proj"]
-    plan = uneven_plan(groups, whole)
+    plan = uneven_plan(groups, Bonds(whole))
     small = build(groups, plan)
     assert difference(masked_copy(groups, plan), small, x).agrees
     assert small.a.embed_dim == small.o.in_features

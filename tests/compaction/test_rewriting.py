@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlprune.compaction import Workspace, build, discover
 from rlprune.compaction.difference import difference
-from rlprune.compaction.plans import uneven_plan
+from rlprune.compaction.plans import Bonds, uneven_plan
 from rlprune.compaction.verify import masked_copy
 from rlprune.structure import Groups
 from tests.structure.laws import hold, widths
@@ -136,5 +136,5 @@ def test_a_workspace_follows_plan_after_plan(attention: tuple[nn.Module, Groups]
     for seed in (0, 1, 2):
         plan = uneven_plan(groups, seed=seed)
         assert difference(workspace.build(plan), build(groups, plan), TOKENS).relative == 0
-    dense = uneven_plan(groups, whole=[g.name for g in groups])
+    dense = uneven_plan(groups, Bonds([g.name for g in groups]))
     assert difference(workspace.build(dense), model, TOKENS).agrees

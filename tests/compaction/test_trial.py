@@ -16,6 +16,8 @@ from rlprune.compaction.difference import difference
 from rlprune.compaction.plans import uneven_plan
 from rlprune.compaction.verify import masked_copy
 from rlprune.errors import StructureError
+from rlprune.plan import Plan
+from rlprune.structure import Groups
 from tests.structure.laws import half, hold, reason, widths
 
 IMAGE = torch.randn(2, 3, 8, 8, dtype=torch.float64)
@@ -117,6 +119,79 @@ def test_groups_that_one_number_counts_are_tied() -> None:
     groups, small = hold(Talking().double(), torch.randn(2, 5, 8, dtype=torch.float64))
     assert list(widths(groups).values()) == [4]
     assert small.q.out_features == small.v.out_features == 8
+
+
+def narrowest(groups: Groups) -> Plan:
+    keep = {g.name: tuple(range(g.legal_widths()[0])) for g in groups.prunable}
+    return Plan(keep, {g.name: g.width for g in groups.prunable})
+
+
+class TestPlansThatTheFirstTrialDoesNotShow:
+    def agree(self, groups: Groups, plan: Plan, x: Tensor) -> bool:
+        return difference(masked_copy(groups, plan), build(groups, plan), x).agrees
+
+    def test_a_squeeze_that_names_no_dimension(self) -> None:
+        class Squeezed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.c, self.o = nn.Conv2d(3, 6, 3), nn.Linear(6, 2)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.o(F.relu(self.c(x)).mean((2, 3), keepdim=True).squeeze())
+
+        groups, _ = hold(Squeezed().double(), IMAGE)
+        assert groups["c"].legal_widths() == (2, 3, 4, 5, 6)
+        assert self.agree(groups, narrowest(groups), IMAGE)
+
+    def test_a_grey_picture_made_coloured(self) -> None:
+        class Coloured(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.c, self.d, self.o = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3), nn.Conv2d(6, 2, 1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                h = F.relu(self.c(x))
+                return self.o(F.relu(self.d(h.repeat(1, 3, 1, 1) if h.shape[1] == 1 else h)))
+
+        groups, _ = hold(Coloured().double(), IMAGE)
+        assert groups["c"].min_width == 2
+        assert self.agree(groups, narrowest(groups), IMAGE)
+
+    def test_a_shortcut_where_shapes_happen_to_agree(self) -> None:
+        class Block(nn.Module):
+            def __init__(self, into: int, out: int) -> None:
+                super().__init__()
+                self.c = nn.Conv2d(into, out, 3, padding=1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                y = F.relu(self.c(x))
+                return x + y if x.shape == y.shape else y
+
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 1), Block(8, 8), Block(8, 12), nn.Conv2d(12, 2, 1)
+        ).double()
+        groups, _ = hold(model, IMAGE)
+        for width in groups["2.c"].legal_widths():
+            keep = {"0": tuple(range(min(width, 8))), "2.c": tuple(range(width))}
+            assert self.agree(groups, Plan(keep, {"0": 8, "2.c": 12}), IMAGE)
+
+    def test_an_integer_of_a_layer_left_whole_follows_no_other(self) -> None:
+        class Accident(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b, self.o, self.n = (
+                    nn.Linear(3, 8),
+                    nn.Linear(8, 8),
+                    nn.Linear(8, 2),
+                    8,
+                )
+
+            def forward(self, x: Tensor) -> Tensor:
+                h = F.relu(self.a(x)).view(-1, self.n, 1).squeeze(2)
+                return self.o(F.relu(self.b(h / h.shape[1])))
+
+        groups, _ = hold(Accident().double(), torch.randn(4, 3, dtype=torch.float64))
+        assert widths(groups) == {"b": 8}
 
 
 def test_noise_in_eval_mode_is_the_same_in_both_networks() -> None:

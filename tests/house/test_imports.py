@@ -136,7 +136,7 @@ def test_the_core_knows_no_agent_and_no_command_line() -> None:
 
 HOOKS = {"register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"}
 HOOKS |= {f"register_module_{name.removeprefix('register_')}" for name in HOOKS}
-BELOW_OBSERVE = {"rlprune.structure.calls", "rlprune.structure.trace"}
+BELOW_OBSERVE = {"rlprune.structure.calls", "rlprune.structure.recording"}
 """They note which module runs an op of their trace, and stand a floor below the observer."""
 
 

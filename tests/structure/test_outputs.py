@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,22 @@ class Bag:
         self.inner = inner
 
 
+class Listing(list[Any]):
+    """A list with an attribute of its own."""
+
+
+def listed(y: Tensor) -> Listing:
+    found = Listing([torch.ones(2, 4)])
+    found.logits = y  # type: ignore[attr-defined]
+    return found
+
+
+def beside(y: Tensor) -> Tensor:
+    found = torch.ones(2, 4)
+    found.logits = y  # type: ignore[attr-defined]
+    return found
+
+
 FORMS = {
     "array": lambda y: y.detach().numpy(),
     "arrays in a dict": lambda y: {"logits": [y.detach().cpu().numpy()]},
@@ -52,6 +69,14 @@ FORMS = {
     "set": lambda y: {y},
     "own mapping": Own,
     "numbers": lambda y: {"scores": y.tolist()},
+    "attribute of a list": listed,
+    "attribute of a tensor": beside,
+    "function": lambda y: (torch.ones(2, 4), lambda: y),
+    "method": lambda y: {"argmax": y.argmax, "ones": torch.ones(2, 4)},
+    "generator": lambda y: (t for t in (y, y)),
+    "values of a dict": lambda y: {"logits": y}.values(),
+    "key": lambda y: {y: "logits"},
+    "records": lambda y: np.rec.fromarrays([y.detach().numpy()], dtype=[("logits", "f8")]),
     "distribution": lambda y: torch.distributions.Categorical(logits=y),
 }
 
@@ -80,6 +105,12 @@ def test_an_answer_without_a_tensor_is_refused() -> None:
 
     with pytest.raises(StructureError, match=r"no tensor is found in what Silent returns"):
         discover(Silent(lambda y: y), torch.randn(2, 3))
+
+
+def test_a_sparse_answer_is_compared() -> None:
+    model = Answering(lambda y: y.to_sparse()).double()
+    groups, _ = hold(model, torch.randn(2, 3, dtype=torch.float64))
+    assert not groups["o"].prunable
 
 
 def test_a_value_that_numpy_decides_on_is_computed() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from rlprune.compaction.adapters._registry import follower_of
-from rlprune.compaction.adapters.repeats import Repeat, find_repeats
+from rlprune.compaction.adapters.repeats import Axis, Repeat, find_repeats
 from rlprune.compaction.adapters.rewriting import Edit, Sites, rewritten
 from rlprune.plan import Plan
 from rlprune.structure.groups import Groups
@@ -27,6 +28,7 @@ class Attributes:
     """
 
     def __init__(self, groups: Groups) -> None:
+        self._groups = groups
         self._dense = groups.model
         self._grouped = groups.grouped
         self.paths = paths_of(groups)
@@ -76,9 +78,24 @@ class Attributes:
         finally:
             self.repeats, self.unsure, self.edits = kept, unsure, before
 
+    def take_over(self, other: Attributes, names: Mapping[str, str | None]) -> None:
+        """Hold what trials have shown of the same network's groups before some were left whole.
+
+        An integer that counts a group left whole keeps its value, though it may by accident equal
+        another group's width.
+
+        Args:
+            other: the attributes that the trials were made with.
+            names: of groups by the name that they had in ``other``; None for those left whole.
+        """
+        widths = {g.name: g.width for g in self._groups.prunable}
+        self.repeats = [_renamed(repeat, names, widths) for repeat in other.repeats]
+        self.unsure, self.edits = [], dict(other.edits)
+
     def edit(self, edits: Iterable[Edit]) -> None:
         """Give some calls sizes from attributes, in all modules of their class that agree on it."""
-        for edit in edits:
+        known = frozenset().union(*self.edits.values())
+        for edit in dict.fromkeys(e for e in edits if e not in known):
             repeats = self.sites.repeats(edit)
             for repeat in repeats or ():
                 self.edits[repeat.path] = self.edits.get(repeat.path, frozenset()) | {edit}
@@ -89,6 +106,21 @@ class Attributes:
         chosen = list(chosen)
         self.repeats += chosen
         self.unsure = [r for r in self.unsure if r not in chosen]
+
+
+def _renamed(repeat: Repeat, names: Mapping[str, str | None], widths: Mapping[str, int]) -> Repeat:
+    """A repeat as it stands after some groups were left whole, tied or named anew."""
+    fixed, per_unit = repeat.axis.fixed, dict[str, int]()
+    for old, count in repeat.axis.per_unit.items():
+        name = names[old]
+        if name is None:
+            fixed += count * repeat.dense_widths[old]
+        else:
+            per_unit[name] = (
+                per_unit.get(name, 0) + count * repeat.dense_widths[old] // widths[name]
+            )
+    axis = Axis(repeat.axis.dense, fixed, per_unit)
+    return replace(repeat, axis=axis, dense_widths=widths)
 
 
 _PREPARED: WeakKeyDictionary[Groups, Attributes] = WeakKeyDictionary()
