@@ -63,6 +63,7 @@ def run(
     use_threads(config["threads"])
     asked = RunSpec.from_config(config)
     told = resolve(config.get("callbacks"))
+    _check_dense(config["dense_seed"], config["pretrained_dir"])
     recipe = Pretrain.from_dict(config["pretrain"])
     if not (folder / RUN_FILE).exists():
         record()
@@ -90,3 +91,10 @@ def run(
     return launch(
         spec, dense, opened.example_inputs, data=opened, callbacks=told, on_start=on_start
     )
+
+
+def _check_dense(seed: Any, folder: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"dense_seed={seed!r}: give a whole number from 0")
+    if not isinstance(folder, str) or not folder:
+        raise ConfigError(f"pretrained_dir={folder!r}: give a folder")

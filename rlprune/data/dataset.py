@@ -86,6 +86,10 @@ class Data:
         seed: int = 0,
         name: str = "data",
     ) -> None:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise ConfigError(f"{name}: seed={seed!r}: give a whole number")
+        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+            raise ConfigError(f"{name}: num_classes={num_classes!r}: give a whole number from 1")
         self.name, self.seed, self.pad = name, seed, pad
         self.facts = dict(facts or {})
         self.augmentation = check_augmentation(augmentation)
@@ -116,6 +120,26 @@ class Data:
             self._calibration = self._split(calibration, "calibration")
         self._test_source = test
         self._check_augmentation()
+
+    @classmethod
+    def of(cls, value: Any) -> Data:
+        """What a user hands over where data is asked for.
+
+        Args:
+            value: Data; keyword arguments of :class:`Data` as a mapping with ``train``; or training
+                samples alone, in any form that ``train`` accepts.
+
+        Raises:
+            DataError: It is none of these.
+        """
+        if isinstance(value, Data):
+            return value
+        if isinstance(value, Mapping) and "train" in value:
+            try:
+                return cls(**value)
+            except TypeError as error:
+                raise DataError(f"data: {error}; its options are those of rlprune.Data") from error
+        return cls(train=value)
 
     def identity(self) -> dict[str, Any]:
         """What results depend on (see :mod:`rlprune.identity`), by what reads it.
@@ -383,11 +407,13 @@ def _obvious(split: Split, name: str) -> Task:
 
 
 def _held(holdout: float | int, size: int) -> int:
-    count = round(holdout * size) if isinstance(holdout, float) else holdout
-    if (isinstance(holdout, float) and not 0 < holdout < 1) or not 0 < count < size:
+    usable = not isinstance(holdout, float) or 0 < holdout < 1
+    count = holdout if isinstance(holdout, int) else round(holdout * size) if usable else 0
+    if not usable or not 0 < count < size:
+        left = count if usable else "no number"
         raise ConfigError(
-            f"holdout={holdout} leaves {count} of {size} training samples held out; give a share "
-            f"in (0, 1) or a number from 1 to {size - 1}"
+            f"holdout={holdout} leaves {left} of {size} training samples "
+            f"held out; give a share in (0, 1) or a number from 1 to {size - 1}"
         )
     return count
 

@@ -21,7 +21,7 @@ from rlprune.data.splits import (
     dataset_identity,
     single,
 )
-from rlprune.errors import DataError
+from rlprune.errors import DataError, RlpruneError
 from rlprune.inputs import map_tensors, tensors_in
 
 Source = Any
@@ -55,6 +55,17 @@ class Deferred:
 
 _LOADER_LIMIT = 4 * 2**30
 _READ = 256
+
+
+def _opened(source: Callable[[], Source], name: str) -> Source:
+    try:
+        return source()
+    except RlpruneError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{name}: the function that opens it raised {type(error).__name__}: {error}"
+        ) from error
 
 
 class Reader:
@@ -113,7 +124,7 @@ class Reader:
         if hasattr(source, "__iter__"):
             return self._materialise(source, name)
         if isinstance(source, Callable):  # type: ignore[arg-type]
-            return self.split(source(), name)
+            return self.split(_opened(source, name), name)
         raise DataError(
             f"{name}: got {type(source).__name__}; give an (x, y) pair of tensors, a map-style "
             "data set of (x, y), or a loader of (x, y) batches"

@@ -52,6 +52,18 @@ class Split(Protocol):
         """Normalised batches of the samples at ``order``; ``seed`` decides the augmentation."""
 
 
+def _channels(name: str, values: Sequence[float] | None) -> Tensor | None:
+    if values is None:
+        return None
+    try:
+        found = torch.tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}={values!r}: give one number per channel") from error
+    if not bool(torch.isfinite(found).all()):
+        raise DataError(f"{name} must be finite, got {found.tolist()}")
+    return found
+
+
 class Normalise:
     """Turn stored samples into network inputs: uint8 to [0, 1], then ``(x - mean) / std``.
 
@@ -61,8 +73,7 @@ class Normalise:
     """
 
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        self.mean = None if mean is None else torch.tensor(mean, dtype=torch.float32)
-        self.std = None if std is None else torch.tensor(std, dtype=torch.float32)
+        self.mean, self.std = _channels("mean", mean), _channels("std", std)
 
     def identity(self) -> Any:
         """Mean and standard deviation."""

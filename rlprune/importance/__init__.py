@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlprune.errors import ConfigError, ScoreError
+from rlprune.errors import ConfigError, RlpruneError, ScoreError
 from rlprune.importance.activation import activation
 from rlprune.importance.base import Loss, ScoringData, combine, unit_rows, weight_slices
 from rlprune.importance.held import concept, memory, redundancy
@@ -96,9 +96,23 @@ def scores(
     scoring = ScoringData(groups, data, loss, generator, task)
     with torch.no_grad():
         return {
-            group.name: _checked(function(groups, group, scoring), group, label)
+            group.name: _checked(_scored(function, groups, group, scoring, label), group, label)
             for group in track(groups.prunable, "ordering units")
         }
+
+
+def _scored(
+    function: Criterion, groups: Groups, group: Group, scoring: ScoringData, label: str
+) -> Any:
+    try:
+        return function(groups, group, scoring)
+    except RlpruneError:
+        raise
+    except Exception as error:
+        raise ScoreError(
+            f"importance {label!r} raised {type(error).__name__} for group {group.name!r}: {error};"
+            " a criterion is called with (groups, group, data)"
+        ) from error
 
 
 def _checked(score: Any, group: Group, label: str) -> Tensor:

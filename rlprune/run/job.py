@@ -68,6 +68,8 @@ class Job:
                 "give data=rlprune.Data(train=..., test=...), or score=a function of the network "
                 "that returns a number, higher is better"
             )
+        if self.score is not None and not callable(self.score):
+            raise ConfigError(f"score must be a function of the network, got {self.score!r}")
         self.spec = filled_in(self.asked, self.data)
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
@@ -76,8 +78,10 @@ class Job:
             raise ConfigError("schedule=gradual prunes while it fine-tunes, and finetune= is none")
         data = {} if self.data is None else describe(self.data)
         if self.data is not None:
-            outputs = self.data.num_classes
-            self.data.task.check_network(self.dense, self.example_inputs, outputs)
+            task, outputs = self.data.task, self.data.num_classes
+            task.check_network(self.dense, self.example_inputs, outputs)
+            sample = to_device(self.data.example_inputs, self.device)
+            task.check_network(self.dense, sample, outputs, "a sample of the data")
         self.settings = {"search": self._search_settings(data)}
         self.settings["finetune"] = {
             "recipe": describe(self.recipe),

@@ -29,6 +29,8 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
         return device_of(model)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+        raise ConfigError(f"device={device!r}: give a name, as auto, cpu, cuda or cuda:1")
     try:
         found = torch.device(device)
         torch.empty(1, device=found)
@@ -43,6 +45,8 @@ def place(
     """A copy of the network in eval mode, and the example inputs, on the run's device."""
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ConfigError("the network is on the meta device and has no weights; load them first")
     target = resolve_device(device, model)
     return copy.deepcopy(model).eval().to(target), to_device(example_inputs, target)
 

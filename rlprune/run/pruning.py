@@ -33,7 +33,7 @@ def prune(
     budgets: Mapping[str, Any] | Sequence[Budget] | None = None,
     objective: str | None = RunSpec.objective,
     quality: QualitySpec | Mapping[str, Any] | None = None,
-    data: Data | None = None,
+    data: Any = None,
     score: Callable[[nn.Module], float] | None = None,
     task: Any = RunSpec.task,
     agent: Any = RunSpec.agent,
@@ -82,7 +82,8 @@ def prune(
             not count; other budgets hold.
         quality: With an objective, how far the metric on held-out samples may fall after
             fine-tuning, see :class:`rlprune.run.QualitySpec`.
-        data: Training, held-out and test samples.
+        data: Training, held-out and test samples: :class:`rlprune.Data`, its arguments as a
+            mapping, or training samples alone (a pair of tensors, a data set, a loader).
         score: ``score(network) -> float``, higher is better; replaces the score on held-out data.
         task: What the network is for: ``image_classification``, ``text_classification``,
             ``language_modeling``, ``regression``, ``segmentation``, the dotted path of your own, a
@@ -165,7 +166,7 @@ def launch(
     model: nn.Module,
     example_inputs: Any,
     *,
-    data: Data | None = None,
+    data: Any = None,
     score: Callable[[nn.Module], float] | None = None,
     callbacks: Any = (),
     on_start: Callable[[], object] | None = None,
@@ -176,7 +177,7 @@ def launch(
         spec: What is asked for.
         model: The trained network; never changed.
         example_inputs: What it is called with.
-        data: Training, held-out and test samples.
+        data: As for :func:`prune`.
         score: Replaces the score on held-out data.
         callbacks: As for :func:`prune`.
         on_start: Called once the run folder is found to belong to this run, before any stage.
@@ -186,11 +187,11 @@ def launch(
         RlpruneError: As :func:`prune`.
     """
     asked, told = spec.asked(), resolve_callbacks(callbacks)
-    data = None if data is None else data.for_task(spec.task)
+    samples = None if data is None else Data.of(data).for_task(spec.task)
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
         folder = RunFolder(scratch if spec.out_dir is None else spec.out_dir)
         job = Job.open(
-            spec, model, example_inputs, data=data, score=score, folder=folder, callbacks=told
+            spec, model, example_inputs, data=samples, score=score, folder=folder, callbacks=told
         )
         with folder.lock(), _telling(job):
             if spec.objective is not None:

@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from rlprune import tasks
+import torch
+
+from rlprune import models, tasks
 from rlprune.budgets import Budget, BudgetSets, sets
 from rlprune.budgets.latency import DTYPES
 from rlprune.errors import ConfigError
 from rlprune.options import build, check_types, hint
 from rlprune.problem import EvaluatorConfig, create_executor
 from rlprune.run.folder import STAGES
+from rlprune.run.placing import resolve_device
 from rlprune.run.schedule import ScheduleSpec
 from rlprune.structure.limits import Limits
 from rlprune.training import FineTune
@@ -92,6 +95,8 @@ class TimingSpec:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"latency.{name} must be at least {least}, got {value}")
+        if self.device is not None:
+            resolve_device(self.device, torch.nn.Identity())
         if self.dtype not in DTYPES:
             raise ConfigError(f"latency.dtype={self.dtype!r}: {hint(self.dtype, DTYPES)}")
 
@@ -219,6 +224,8 @@ class RunSpec:
         _known("export", self.exports, EXPORTS)
         if isinstance(self.factory, Mapping) and not all(isinstance(k, str) for k in self.factory):
             raise ConfigError("factory: expected keyword arguments of rlprune.models.create")
+        if isinstance(self.factory, str):
+            _factory(self.factory)
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
         if (self.objective is None) != (self.quality.max_drop is None):
             raise ConfigError("objective= and quality.max_drop= belong together; give both")
@@ -374,6 +381,16 @@ def _known(kind: str, chosen: tuple[str, ...], valid: tuple[str, ...]) -> None:
     unknown = [name for name in chosen if name not in valid]
     if unknown:
         raise ConfigError(f"{kind} {unknown[0]!r} is unknown; {hint(unknown[0], valid)}")
+
+
+def _factory(name: str) -> None:
+    parts = name.replace(":", ".").split(".")
+    path = len(parts) > 1 and all(part.isidentifier() for part in parts)
+    if not path and "/" not in name and name not in models.names():
+        raise ConfigError(
+            f"factory={name!r}: give the dotted path of a function, as in my_package.nets.build, "
+            f"or a name of rlprune.models; {hint(name, models.names())}"
+        )
 
 
 def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class CostModel:
         self.slope = np.ones(len(budgets))
         costs = problem.costs(space.plan(self.uniform))
         drops = -self.log_drops(np.array(self.uniform) / space.sizes).sum(axis=0)
-        relative = np.array([costs[b.name] for b in budgets]) / self.dense
+        unit = np.where(self.dense > 0, self.dense, 1.0)
+        relative = np.array([costs[b.name] for b in budgets]) / unit
         true = -np.log(np.clip(relative, 1e-6, 1.0))
         slope = np.where(drops > 1e-9, true / np.maximum(drops, 1e-9), 1.0)
         self.slope = np.clip(slope, 0.05, 20.0)

@@ -85,11 +85,12 @@ class LearnedCost:
     Args:
         terms: of the network.
         dense: ``[groups]`` dense widths.
-        cost: the dense network's value, positive.
+        cost: the dense network's value, the unit of what is fitted; 1 is taken where it is none.
     """
 
     def __init__(self, terms: Terms, dense: np.ndarray, cost: float) -> None:
-        self._terms, self._dense, self._cost = terms, np.maximum(dense, 1), cost
+        self._terms, self._dense = terms, np.maximum(dense, 1)
+        self._cost = cost if cost > 0 else 1.0
         self._factors = np.zeros(len(terms.names))
         self._factors[terms.names.index(("macs", 1))] = 0.5
         self._factors[terms.names.index(("outputs", 1))] = 0.5

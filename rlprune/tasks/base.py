@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rlprune import batches
 from rlprune.batches import Batch
 from rlprune.errors import DataError
-from rlprune.inputs import ExampleInputs
+from rlprune.inputs import ExampleInputs, tensors_in
 from rlprune.tasks.metric import Metric
 
 LOSS, COUNT = "loss", "count"
@@ -139,19 +139,35 @@ class Task(ABC):
             DataError: They are not; says which one, and what is valid.
         """
 
-    def check_network(self, model: nn.Module, inputs: ExampleInputs, outputs: int | None) -> None:
+    def check_network(
+        self,
+        model: nn.Module,
+        inputs: ExampleInputs,
+        outputs: int | None,
+        what: str = "example_inputs",
+    ) -> None:
         """Insist that a network answers with enough values for the labels.
 
         Args:
             model: The network, in eval mode.
             inputs: Example inputs.
             outputs: Values per row that the labels need, if that is known.
+            what: What the inputs are, for the message.
 
         Raises:
-            DataError: It has fewer outputs than there are classes, or the answer is no table.
+            DataError: It fails on them, it has fewer outputs than there are classes, or the answer
+                is no table.
         """
         with torch.no_grad():
-            found = self.rows(self.answer(model, inputs), None, inputs).answers.shape[1]
+            try:
+                answer = self.answer(model, inputs)
+            except Exception as error:
+                formats = [f"{list(tensor.shape)} {tensor.dtype}" for tensor in tensors_in(inputs)]
+                raise DataError(
+                    f"the network cannot be called with {what} ({', '.join(formats)}): "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            found = self.rows(answer, None, inputs).answers.shape[1]
         wrong = outputs is not None and (found < outputs if self.classes else found != outputs)
         if wrong:
             raise DataError(

@@ -52,7 +52,7 @@ def test_prune_takes_its_defaults_from_the_specification() -> None:
     parameters = inspect.signature(rlprune.prune).parameters
     default = RunSpec(budgets={"macs": 0.5})
     nested = {field.name for field in fields(StructureSpec)}
-    live = {"model", "example_inputs", "data", "score", "budgets"}
+    live = {"model", "example_inputs", "data", "score", "budgets", "callbacks"}
     assert set(parameters) - live - nested == {f.name for f in fields(RunSpec)} - {
         "budgets", "structure",
     }  # fmt: skip
