@@ -13,6 +13,7 @@ from rlprune.space.codec import ANCHORS, Codec
 from rlprune.space.costs import CostModel
 from rlprune.space.decision import Decision
 from rlprune.space.describe import FEATURES
+from rlprune.space.exchange import exchange
 from rlprune.space.previews import Previews
 from rlprune.space.priced import Priced
 from rlprune.space.projection import project, uniform
@@ -30,6 +31,7 @@ __all__ = [
     "Priced",
     "Space",
     "allocate",
+    "exchange",
     "onto_budgets",
     "project",
     "raised",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _STEPS = 48
+_NOTHING = 1e-12
 
 
 def allocate(
@@ -19,7 +20,8 @@ def allocate(
     Greedy on the convex hulls of the curves, which is the Lagrangian solution of the separable
     problem up to its last step (Shoham and Gersho, IEEE TASSP 1988). Costs are those of the whole
     plan at every step, so that products of widths are priced as they are. Several budgets are
-    weighed by how far each is still exceeded. Of equal prices the largest saving wins.
+    weighed by how far each is still exceeded. Of equal prices the largest saving wins. A step that
+    saves nothing, as most do where cost has plateaus, is made longer until it does.
 
     Args:
         curves: per decision the predicted damage by value, ``[size + 1]`` (see
@@ -32,13 +34,13 @@ def allocate(
     """
     hulls = [_hull(curve, values) for curve, values in zip(curves, legal, strict=True)]
     steps = [max(1, len(values) // _STEPS) for values in legal]
-    places = [len(values) - 1 for values in legal]
+    strides, places = list(steps), [len(values) - 1 for values in legal]
     while True:
         now = np.array([values[place] for values, place in zip(legal, places, strict=True)])
         movable = [g for g, place in enumerate(places) if place > 0]
         if not movable:
             return tuple(int(value) for value in now)
-        lower = {g: max(places[g] - steps[g], 0) for g in movable}
+        lower = {g: max(places[g] - strides[g], 0) for g in movable}
         rows = np.tile(now, (len(movable) + 1, 1))
         for row, g in enumerate(movable, start=1):
             rows[row, g] = legal[g][lower[g]]
@@ -47,10 +49,16 @@ def allocate(
         if not excess.any():
             return tuple(int(value) for value in now)
         saved = (costs[0] - costs[1:]) @ (excess / excess.sum())
+        useless = [g for g, gain in zip(movable, saved, strict=True) if gain <= _NOTHING]
+        longer = [g for g in useless if lower[g] > 0]
+        for g in longer:
+            strides[g] *= 2
+        if longer and len(useless) == len(movable):
+            continue
         paid = np.array([hulls[g][lower[g]] - hulls[g][places[g]] for g in movable])
-        price = np.where(saved > 1e-12, paid / np.maximum(saved, 1e-12), np.inf)
-        best = movable[int(np.lexsort((-saved, price))[0])]
-        places[best] = lower[best]
+        price = np.where(saved > _NOTHING, paid / np.maximum(saved, _NOTHING), np.inf)
+        best = movable[int(np.lexsort((paid, -saved, price))[0])]
+        places[best], strides[best] = lower[best], steps[best]
 
 
 def _hull(curve: np.ndarray, legal: Sequence[int]) -> np.ndarray:

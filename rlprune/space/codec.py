@@ -8,6 +8,7 @@ from rlprune.errors import ConfigError
 from rlprune.plan import Plan
 from rlprune.space.allocation import allocate
 from rlprune.space.costs import CostModel
+from rlprune.space.exchange import exchange
 from rlprune.space.previews import Previews, forecast
 from rlprune.space.priced import Priced
 from rlprune.space.space import KEPT, Choice
@@ -21,6 +22,7 @@ can be predicted, for want of calibration data)."""
 _REMEMBERED = 1024
 _CLAMP_BISECTIONS = 12
 _BRANCH_REACH = 2.0
+_LEAST = 1e-9
 
 
 class Codec:
@@ -66,6 +68,7 @@ class Codec:
         self.project = project
         self.costs = costs or CostModel(problem)
         self.damage_roots: tuple[np.ndarray, ...] | None = None
+        self._final: dict[bytes, Choice] = {}
         choice = self.costs.uniform
         if anchor == "sensitivity" and problem.sensitivity is not None:
             self.damage_roots = tuple(np.sqrt(curve) for curve in problem.sensitivity)
@@ -74,7 +77,6 @@ class Codec:
         reach = np.where(self.space.branches, _BRANCH_REACH, 1.0)
         self._up = reach * (self.space.highest - self.anchor)
         self._down = reach * (self.anchor - self.space.lowest)
-        self._final: dict[bytes, Choice] = {}
 
     def ratio(self, decision: int, action: float) -> float:
         """Keep ratio that one decision's action in [-1, 1] stands for."""
@@ -113,6 +115,13 @@ class Codec:
     def plan_of(self, ratios: np.ndarray) -> Plan:
         """The plan that ``[n]`` keep ratios are evaluated as; see :meth:`plan`."""
         return self.space.plan(self._choice(ratios))
+
+    def settled(self, choice: Choice) -> Plan:
+        """The plan of a choice, which is projected only where it breaks a budget."""
+        plan = self.space.plan(choice)
+        if self.project and max(self.problem.violations(plan).values()) > 0:
+            return self.plan_of(np.array(choice) / self.space.sizes)
+        return plan
 
     def previews(self, actions: np.ndarray) -> Previews:
         """Forecasts what ``[P, n]`` actions would be evaluated as; free: nothing is measured."""
@@ -166,11 +175,24 @@ class Codec:
         return self._final[key]
 
     def _least_damage(self, sensitivity: tuple[np.ndarray, ...]) -> Choice:
-        """The choice with the least predicted damage within the budgets."""
+        """The choice with the least predicted damage within the budgets.
+
+        Greedy steps do not see that a cost falls by more than one step of a width at a time;
+        exchanges do.
+        """
         space = self.space
-        found = allocate(
-            space.curves(sensitivity),
-            [decision.legal for decision in space.decisions],
-            lambda rows: self.costs(rows / space.sizes),
+        curves = space.curves(sensitivity)
+
+        def gain(choices: np.ndarray) -> np.ndarray:
+            columns = zip(curves, choices.T, strict=True)
+            return -np.log(sum((curve[values] for curve, values in columns), np.array(_LEAST)))
+
+        def costs(choices: np.ndarray) -> np.ndarray:
+            return self.costs(choices / space.sizes)
+
+        legal = [decision.legal for decision in space.decisions]
+        greedy = onto_budgets(
+            self.problem, np.array(allocate(curves, legal, costs)) / space.sizes, self.costs
         )
-        return onto_budgets(self.problem, np.array(found) / space.sizes, self.costs)
+        found = exchange(space, greedy, gain, costs, np.random.default_rng(0))
+        return space.choice(space.ratios(self.settled(found[0]))) if found else greedy

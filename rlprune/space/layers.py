@@ -37,17 +37,18 @@ class Layers:
     def __init__(self, groups: Groups) -> None:
         self._polynomials = _polynomials(groups)
 
-    def sizes(self, widths: np.ndarray, tile: int = 1) -> dict[str, np.ndarray]:
-        """Every size of every layer.
+    def sizes(self, kind: str, widths: np.ndarray, tile: int = 1) -> np.ndarray:
+        """One of the sizes of every layer.
 
         Args:
+            kind: one of :data:`KINDS`.
             widths: ``[P, groups]``.
             tile: lengths that follow a width are rounded up to a multiple of it.
 
         Returns:
-            ``[P, layers]`` by kind; 0 in dropped branches.
+            ``[P, layers]``; 0 in dropped branches.
         """
-        return {kind: _values(found, widths, tile) for kind, found in self._polynomials.items()}
+        return _values(self._polynomials[kind], widths, tile)
 
 
 def _values(polynomial: Polynomial, widths: np.ndarray, tile: int) -> np.ndarray:

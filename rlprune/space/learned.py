@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 
 from rlprune.space.layers import KINDS, Layers
+from rlprune.space.process import Process
 
 TILES = (1, 2, 4, 8, 16, 32, 64, 128)
 _WORKING = (
@@ -19,8 +19,6 @@ _WORKING = (
     ("macs",),
 )
 _FEWEST = 3
-_LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-_NOISES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2)
 _FLOOR = 1e-9
 
 
@@ -38,7 +36,7 @@ class Terms:
 
     def __init__(self, layers: Layers, dense: np.ndarray) -> None:
         self._layers = layers
-        weights = layers.sizes(dense[None])["weights"][0]
+        weights = layers.sizes("weights", dense[None])[0]
         weights = np.unique(weights[weights > 0])
         low, high = (weights.min(), weights.max()) if len(weights) else (1.0, 1.0)
         self._cliffs = tuple(2.0 ** np.arange(np.ceil(np.log2(max(low / 16, 1))), np.log2(high)))
@@ -53,23 +51,27 @@ class Terms:
     def __call__(self, widths: np.ndarray, only: Sequence[int] | None = None) -> np.ndarray:
         """Values ``[P, terms]`` at widths ``[P, groups]``; those not in ``only`` are left 0."""
         wanted = range(len(self.names)) if only is None else only
-        tiles = {self.names[at][1] for at in wanted if self.names[at][0] in KINDS}
-        sizes = {tile: self._layers.sizes(widths, tile) for tile in tiles | {1}}
-        plain = sizes[1]
+        known: dict[tuple[str, int], np.ndarray] = {}
+
+        def sized(kind: str, tile: int = 1) -> np.ndarray:
+            if (kind, tile) not in known:
+                known[kind, tile] = self._layers.sizes(kind, widths, tile)
+            return known[kind, tile]
+
         out = np.zeros((len(widths), len(self.names)))
         for at in wanted:
             name, which = self.names[at]
             if name == "constant":
                 value: np.ndarray | float = 1.0
             elif name == "layers":
-                value = (plain["outputs"] > 0).sum(1)
+                value = (sized("outputs") > 0).sum(1)
             elif name == "cliff":
-                held = plain["weights"]
+                held = sized("weights")
                 value = (held * (held > self._cliffs[which])).sum(1)
             elif name == "largest":
-                value = sum((plain[kind] for kind in _WORKING[which]), np.zeros(())).max(1)
+                value = sum((sized(kind) for kind in _WORKING[which]), np.zeros(())).max(1)
             else:
-                value = sizes[which][name].sum(1)
+                value = sized(name, which).sum(1)
             out[:, at] = value
         return out / self._scale
 
@@ -94,7 +96,7 @@ class LearnedCost:
         self._factors = np.zeros(len(terms.names))
         self._factors[terms.names.index(("macs", 1))] = 0.5
         self._factors[terms.names.index(("outputs", 1))] = 0.5
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self.points = 0
 
     def learn(self, widths: np.ndarray, costs: np.ndarray) -> None:
@@ -112,7 +114,7 @@ class LearnedCost:
         rest = np.log(targets) - np.log(base)
         self._process = None
         if len(rest) > _FEWEST and np.abs(rest).max() > 1e-4:
-            self._process = _Process(self._places(widths), rest)
+            self._process = Process(self._places(widths), rest)
 
     def __call__(self, widths: np.ndarray) -> np.ndarray:
         """Costs ``[P]`` expected at widths ``[P, groups]``."""
@@ -159,55 +161,3 @@ def _factors(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
         factors = np.zeros_like(factors)
         factors[kept] = fitted
     return factors
-
-
-class _Process:
-    """A Gaussian process of mean zero, fitted by marginal likelihood over a small grid."""
-
-    def __init__(self, places: np.ndarray, values: np.ndarray) -> None:
-        self._places = places
-        apart = _distances(places, places)
-        unit = np.median(apart[apart > 0]) if (apart > 0).any() else 1.0
-        best = -np.inf
-        for length in _LENGTHS:
-            kernel = _matern(apart / (length * unit))
-            for noise in _NOISES:
-                lower = _cholesky(kernel + (noise + 1e-10) * np.eye(len(kernel)))
-                if lower is None:
-                    continue
-                half = np.linalg.solve(lower, values)
-                scale = float(half @ half) / len(values)
-                likelihood = -0.5 * len(values) * np.log(max(scale, 1e-300))
-                likelihood -= float(np.log(np.diag(lower)).sum())
-                if likelihood > best:
-                    best = likelihood
-                    self._length, self._scale, self._lower = length * unit, scale, lower
-                    self._weights = np.linalg.solve(lower.T, half)
-
-    def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation ``[P]`` at places ``[P, groups]``."""
-        kernel = _matern(_distances(places, self._places) / self._length)
-        half = self._inverse @ kernel.T
-        variance = np.maximum(1.0 - (half**2).sum(0), 0.0)
-        return kernel @ self._weights, np.sqrt(self._scale * variance)
-
-    @cached_property
-    def _inverse(self) -> np.ndarray:
-        return np.asarray(np.linalg.inv(self._lower))
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(squares, 0.0))
-
-
-def _matern(distances: np.ndarray) -> np.ndarray:
-    scaled = np.sqrt(5.0) * distances
-    return np.asarray((1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled))
-
-
-def _cholesky(matrix: np.ndarray) -> np.ndarray | None:
-    try:
-        return np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return None

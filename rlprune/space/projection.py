@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -238,24 +238,39 @@ def _trade(problem: Priced, ray: _Ray, choice: Choice) -> Choice:
     for _ in range(_TRADES):
         if excess > -_CLOSE_ENOUGH:
             break
-        trades = ((_estimated_excess(problem, t), t) for t in _traded(problem.space, ray, choice))
-        found = max((pair for pair in trades if pair[0] <= 0), default=(excess, choice))
-        if found[0] <= excess:
+        trades = _traded(problem.space, ray, choice)
+        if not len(trades):
             break
-        excess, choice = found
+        left = _estimated_excesses(problem, trades)
+        met = np.where(left <= 0, left, -np.inf)
+        if met.max() <= excess:
+            break
+        excess = float(met.max())
+        choice = max(tuple(row) for row in trades[met == excess].tolist())
     return choice
 
 
-def _traded(space: Space, ray: _Ray, choice: Choice) -> Iterator[Choice]:
-    """Every way to take a step from one decision and give one or two to another."""
+def _estimated_excesses(problem: Priced, choices: np.ndarray) -> np.ndarray:
+    """:func:`_estimated_excess` of many choices ``[P, n]``."""
+    widths = problem.space.widths(choices)
+    known = [budget for budget in problem.budgets if budget.estimate is not None]
+    found = [b.estimate.many(widths) / b.limit - 1.0 for b in known if b.estimate is not None]
+    return np.asarray(np.max(found, axis=0))
+
+
+def _traded(space: Space, ray: _Ray, choice: Choice) -> np.ndarray:
+    """Every way ``[P, n]`` to take a step from one decision and give one or two to another."""
     free = np.flatnonzero(ray.free).tolist()
     legal = [decision.legal for decision in space.decisions]
     places = [bisect_left(values, value) for values, value in zip(legal, choice, strict=True)]
-    for down in free:
-        for up in free:
-            if up == down or places[down] == 0:
-                continue
-            for wider in legal[up][places[up] + 1 : places[up] + 3]:
-                trial = list(choice)
-                trial[down], trial[up] = legal[down][places[down] - 1], wider
-                yield tuple(trial)
+    moves = [
+        (down, legal[down][places[down] - 1], up, wider)
+        for down in free
+        for up in free
+        if up != down and places[down] > 0
+        for wider in legal[up][places[up] + 1 : places[up] + 3]
+    ]
+    rows = np.tile(choice, (len(moves), 1))
+    for row, (down, narrower, up, wider) in zip(rows, moves, strict=True):
+        row[down], row[up] = narrower, wider
+    return rows

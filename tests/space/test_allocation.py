@@ -6,8 +6,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
-from rlprune.space import allocate
+from rlprune.compaction import discover
+from rlprune.space import Space, allocate, exchange
+from tests.search.analytic_problem import chain
 
 LEGAL = [tuple(range(1, 7)), (2, 4, 6, 8), tuple(range(0, 6))]
 
@@ -121,3 +124,32 @@ def test_a_choice_of_many_widths_takes_few_steps() -> None:
     found = allocate([np.linspace(1, 0, 4097) ** 2] * 2, legal, costs)
     assert calls < 120
     assert 1800 < sum(found) <= 2000
+
+
+def tiled(rows: np.ndarray) -> np.ndarray:
+    """Tiles of four units, in three quarters of the dense number."""
+    return np.ceil(np.asarray(rows) / 4).sum(axis=1, keepdims=True) / 4.5
+
+
+def test_where_cost_has_plateaus_the_cheapest_damage_per_tile_goes_first() -> None:
+    legal = [tuple(range(1, 9))] * 3
+    dear, cheap = np.linspace(80.0, 0.0, 9), np.linspace(8.0, 0.0, 9)
+    found = allocate([dear, cheap, cheap], legal, tiled)
+    assert found[0] == 8
+    assert tiled(np.array([found]))[0, 0] <= 1
+
+
+def test_exchanges_find_the_best_plan_of_a_stepped_cost() -> None:
+    groups = discover(chain([8, 8, 8]), torch.zeros(1, 3, 2, 2))
+    scores = {group.name: torch.arange(group.width).float() for group in groups.prunable}
+    space = Space(groups, scores)
+    curves = [np.linspace(top, 0.0, 9) ** 2 for top in (4.0, 2.0, 1.0)]
+
+    def gain(choices: np.ndarray) -> np.ndarray:
+        return -sum(curve[values] for curve, values in zip(curves, choices.T, strict=True))
+
+    found = exchange(space, (4, 4, 8), gain, tiled, np.random.default_rng(0))
+    plans = np.array([p for p in product(range(1, 9), repeat=3) if tiled(np.array([p])) <= 1])
+    assert gain(np.array(found[:1]))[0] == pytest.approx(gain(plans).max())
+    assert (tiled(np.array(found)) <= 1).all()
+    assert len(set(found)) == len(found)

@@ -65,8 +65,9 @@ def test_sizes_of_layers_add_up() -> None:
     groups, layers = resnet()
     rng = np.random.default_rng(0)
     widths = np.array([[rng.integers(1, g.width + 1) for g in groups.prunable] for _ in range(4)])
-    sizes = layers.sizes(widths)
-    assert sizes["macs"].sum(1) == pytest.approx([groups.macs(row.tolist()) for row in widths])
+    assert layers.sizes("macs", widths).sum(1) == pytest.approx(
+        [groups.macs(row.tolist()) for row in widths]
+    )
     convolutions = [
         float(
             sum(
@@ -77,7 +78,7 @@ def test_sizes_of_layers_add_up() -> None:
         )
         for row in widths
     ]
-    assert sizes["weights"].sum(1) == pytest.approx(convolutions)
+    assert layers.sizes("weights", widths).sum(1) == pytest.approx(convolutions)
 
 
 @pytest.mark.parametrize("cost", [tiles(8), tiles(16), peak, largest_weight])

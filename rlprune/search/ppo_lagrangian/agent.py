@@ -117,7 +117,7 @@ class PPOLagrangianAgent(Agent):
             if name in saved:
                 multiplier.restore(saved[name])
 
-        screen = Screen(c, session)
+        screen = Screen(c, session, multipliers)
 
         def updated(violations: np.ndarray) -> None:
             if screen.stale:

@@ -18,17 +18,26 @@ from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.search.ppo_lagrangian.policy import MultiCriticPolicy
 from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
 
+_MOST = 0.5
+
+Verdict = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Action sequences ``[E, n]``, rewards ``[E]``, violations ``[E, m]``."""
+
+_Step = tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor]
+
 
 class PPOLagrangian(PPO):
     """Constrained PPO for episodes of fixed length with a terminal reward and terminal costs.
 
     Maximises the reward subject to ``E[violation_k] <= 0`` by the Lagrangian
     ``A = (A_r - sum lambda_k A_k) / (1 + sum lambda_k)`` with gamma = lambda_GAE = 1. The
-    multipliers follow the rollout's mean violations before the policy is updated.
+    multipliers follow the rollout's mean violations, and half a standard deviation more so that
+    most episodes meet the budgets, before the policy is updated.
 
-    A ``judge`` decides how each rollout ends: it gets the whole action sequences ``[E, n]``, plays
-    those it wants evaluated, and returns rewards ``[E]`` and violations ``[E, m]`` of all
-    episodes, or None to stop.
+    A ``judge`` decides how each rollout ends: it gets the whole action sequences ``[E, n]``, may
+    put better ones in the place of some, plays those it wants evaluated, and returns the sequences
+    with rewards ``[E]`` and violations ``[E, m]``, or None to stop. The policy learns from what it
+    gets back (expert iteration: Anthony, Tian, Barber, NeurIPS 2017).
 
     Args:
         env: environments that advance together; one episode of each is a rollout.
@@ -49,7 +58,7 @@ class PPOLagrangian(PPO):
         self,
         env: ProposalVecEnv,
         *,
-        judge: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray] | None],
+        judge: Callable[[np.ndarray], Verdict | None],
         multipliers: list[PIDMultiplier],
         horizon: int,
         hidden: int = 32,
@@ -97,21 +106,18 @@ class PPOLagrangian(PPO):
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        obs = np.asarray(self._last_obs)
-        steps = []
-        for step in range(n_rollout_steps):
-            with torch.no_grad(), one_thread():
-                actions, values, log_prob = self.policy.sample(torch.as_tensor(obs), self.noise)
-            steps.append((obs, actions.numpy(), values, log_prob))
-            if step < n_rollout_steps - 1:
-                obs = np.asarray(env.step(np.clip(actions.numpy(), -1.0, 1.0))[0])
-        sequences = np.stack([taken[:, 0] for _, taken, _, _ in steps], axis=1)
+        sampled = self._play(env, None)
+        sequences = np.stack([taken[:, 0] for _, taken, _, _ in sampled], axis=1)
         verdict = self.judge(np.clip(sequences, -1.0, 1.0))
         self.num_timesteps += env.num_envs * n_rollout_steps
         if verdict is None:
             return False
-        rewards, violations = verdict
-        self._last_obs = np.asarray(env.reset())
+        better, rewards, violations = verdict
+        changed = (better != np.clip(sequences, -1.0, 1.0)).any(axis=1)
+        steps = sampled
+        if changed.any():
+            sequences[changed] = better[changed]
+            steps = self._play(env, sequences)
         start = np.ones(env.num_envs, dtype=np.float32)
         for step, (seen, taken, values, log_prob) in enumerate(steps):
             last = step == n_rollout_steps - 1
@@ -130,10 +136,34 @@ class PPOLagrangian(PPO):
         callback.on_rollout_end()
         return True
 
+    def _play(self, env: ProposalVecEnv, sequences: np.ndarray | None) -> list[_Step]:
+        """One episode per environment: of given actions ``[E, n]``, or as the policy samples them.
+
+        Returns:
+            Observations, actions ``[E, 1]``, values and log-probabilities by step.
+        """
+        obs = np.asarray(env.reset())
+        steps: list[_Step] = []
+        for step in range(self.n_steps):
+            seen = torch.as_tensor(obs)
+            with torch.no_grad(), one_thread():
+                if sequences is None:
+                    actions, values, log_prob = self.policy.sample(seen, self.noise)
+                else:
+                    actions = torch.as_tensor(sequences[:, step : step + 1])
+                    values, log_prob, _ = self.policy.evaluate_actions(seen, actions)
+            steps.append((obs, actions.numpy(), values, log_prob))
+            if step < self.n_steps - 1:
+                obs = np.asarray(env.step(np.clip(actions.numpy(), -1.0, 1.0))[0])
+        self._last_obs = obs
+        return steps
+
     def train(self) -> None:
         """Updates the multipliers, mixes the advantages, then runs PPO's own update."""
-        violations = self.rollout_buffer.costs[-1].mean(axis=0)
-        for multiplier, violation in zip(self.multipliers, violations, strict=True):
+        asked = self.rollout_buffer.costs[-1]
+        violations = asked.mean(axis=0)
+        most = violations + _MOST * asked.std(axis=0)
+        for multiplier, violation in zip(self.multipliers, most, strict=True):
             multiplier.update(float(violation))
         self.rollout_buffer.mix(np.array([m.value for m in self.multipliers]))
         with one_thread():

@@ -16,9 +16,11 @@ class PPOLagrangianConfig(AgentConfig):
         project: scale each proposal onto the budgets before it is evaluated.
         episodes: plans evaluated per policy update.
         proposals: episodes rolled out per policy update; the surrogate picks which to evaluate.
+        refine: improve what the surrogate picks by exchanges between decisions; proposals that are
+            not projected are evaluated as they are.
         unscreened: fraction of the evaluated plans that the surrogate has no say in.
         exploit: fraction of the evaluated plans that is best by the surrogate's mean.
-        warmup: evaluations before the surrogate is first trusted.
+        warmup: evaluations before the surrogate picks among proposals as they are.
         updates: policy updates per batch of evaluations, all but one on forecast rewards alone.
         learning_rate: Adam step size.
         epochs: passes over a rollout per update.
@@ -43,6 +45,7 @@ class PPOLagrangianConfig(AgentConfig):
     project: bool = True
     episodes: int = 6
     proposals: int = 128
+    refine: bool = True
     unscreened: float = 0.15
     exploit: float = 0.5
     warmup: int = 24

@@ -7,57 +7,68 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from rlprune.plan import Plan
 from rlprune.problem import Evaluation
 from rlprune.search.isolation import one_thread
+from rlprune.search.ppo_lagrangian.algorithm import Verdict
 from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.forecast import Forecaster
 from rlprune.search.ppo_lagrangian.freshness import Freshness
-from rlprune.search.ppo_lagrangian.surrogate import Surrogate
-from rlprune.search.rewards import squash
+from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
+from rlprune.search.ppo_lagrangian.surrogate import Gains, Surrogate
+from rlprune.search.rewards import log_gain
 from rlprune.search.session import Session
+from rlprune.space import Choice, exchange
 
 logger = logging.getLogger(__name__)
 
-_FEWEST = 3
-
-Verdict = tuple[np.ndarray, np.ndarray]
+_INFORMED, _BLIND = 0.5, 1.0
 
 
 class Screen:
     """Judges rollouts: spends evaluations on few proposals, forecasts the rest.
 
-    Evaluated episodes keep their real reward and violations. All others are abandoned one step
-    before they would cost an evaluation and get the surrogate's mean reward and the environment's
-    forecast of their violations. Of the plans to evaluate, one part is best by the surrogate's
-    mean, one is best in joint samples of its posterior (batch Thompson sampling, so uncertain
-    proposals get their turn), and one is taken as the policy proposes, whatever the surrogate
-    says. All are the policy's own proposals, so candidates stay within its reach, and none leads
-    to a plan that was evaluated before: where the proposals hold too few new plans, the rest is
-    drawn around them.
+    One part of the evaluations goes to the policy's proposals as they are. For the others the
+    surrogate is asked, half of the time for what it expects, half for a draw from its posterior:
+    the proposal or known plan that it holds best is improved by exchanges on the surrogate and the
+    cost model (:func:`rlprune.space.exchange`), evaluated, and takes a proposal's place in the
+    rollout, so that the policy learns from it. All other episodes are abandoned one step before
+    they would cost an evaluation and get the surrogate's expectation and the environment's
+    forecast of their violations. No evaluation is spent on a plan that was evaluated before: where
+    there are too few new ones, the rest is drawn around the proposals.
 
     Args:
         config: the agent's options.
         session: counts evaluations.
+        multipliers: one per budget.
 
     Attributes:
         stale: whether plans were to be evaluated and the proposals held no new one.
     """
 
-    def __init__(self, config: PPOLagrangianConfig, session: Session) -> None:
+    def __init__(
+        self,
+        config: PPOLagrangianConfig,
+        session: Session,
+        multipliers: Sequence[PIDMultiplier] = (),
+    ) -> None:
         self._config = config
+        self._multipliers = multipliers
         self._session = session
         self._forecaster = Forecaster(session)
-        self._surrogate = Surrogate(self._forecaster.dimensions)
-        self._generator = torch.Generator().manual_seed(session.seed + 1)
+        spread = _INFORMED if self._forecaster.informed else _BLIND
+        self._surrogate = Surrogate(self._forecaster.dimensions, spread)
+        self._generator = np.random.default_rng(session.seed + 1)
         self._previews = session.codec.previews
         self._freshness = Freshness(session)
         self._round = 0
         self.stale = False
         self._booked: set[Plan] = set()
-        self._learn_known()
+        for known in (*session.known, session.reference):
+            self._learn(known)
+        with one_thread():
+            self._surrogate.fit()
 
     def __call__(self, sequences: np.ndarray) -> Verdict | None:
         """See :class:`rlprune.search.ppo_lagrangian.PPOLagrangian`."""
@@ -66,61 +77,56 @@ class Screen:
         c = self._config
         previews = self._previews(sequences)
         ratios, violations = previews.ratios, previews.violations
-        trusted = len(self._surrogate) >= max(c.warmup, _FEWEST)
-        spend = (self._round % c.updates == 0) or not trusted
+        spend = self._round % c.updates == 0
         self._round += 1
         self.stale = False
         real: dict[int, float] = {}
         if spend:
             count = min(c.episodes, self._session.remaining)
-            orders = self._orders(ratios, count, trusted)
-            chosen, taken = self._freshness.first(sequences, orders)
+            free = math.ceil(c.unscreened * count) if self._refines else count
+            chosen, taken = self._freshness.first(sequences, self._orders(ratios, violations, free))
             for index, outcome in zip(chosen, self._play(sequences[chosen]), strict=True):
                 real[index], violations[index] = outcome
-            self.stale = not chosen
-            drawn = self._wander(sequences, count - len(chosen), taken, trusted)
-            if not chosen and not drawn:
+            sequences = sequences.copy()
+            places = [at for at in range(len(sequences))[::-1] if at not in real]
+            for index, found in zip(
+                places, self._improved(ratios, count - len(real)), strict=False
+            ):
+                sequences[index], real[index], violations[index] = found
+            self.stale = not real
+            if not self._wander(sequences, count - len(real), taken) and self.stale:
                 logger.warning(
                     "the search ends at %d of %d evaluations: all proposals, and all draws from "
                     "the whole range of actions, lead to known plans",
                     len(self._session.ledger), self._session.evaluations,
                 )  # fmt: skip
                 return None
-        rewards = self._forecast(ratios, refit=spend)
-        for index, reward in real.items():
-            rewards[index] = reward
-        return rewards, violations
-
-    def _learn_known(self) -> None:
-        """Books plans of earlier searches: their quality holds here, their reward follows."""
-        for known in self._session.known:
-            self._learn(known)
-        if len(self._surrogate) >= _FEWEST:
             with one_thread():
                 self._surrogate.fit()
+            ratios = self._previews(sequences).ratios
+        rewards = self._surrogate.predict(self._forecaster(ratios))
+        for index, reward in real.items():
+            rewards[index] = reward
+        return sequences, rewards, violations
 
-    def _forecast(self, ratios: np.ndarray, *, refit: bool) -> np.ndarray:
-        with one_thread():
-            if refit and len(self._surrogate) >= _FEWEST:
-                self._surrogate.fit()
-            if len(self._surrogate) < _FEWEST:
-                return np.zeros(len(ratios))
-            return self._surrogate.predict(*self._forecaster(ratios))
+    @property
+    def _refines(self) -> bool:
+        return self._session.codec.project and self._config.refine
 
     def _learn(self, evaluation: Evaluation) -> float:
-        """Books a plan, once; returns its squashed reward."""
-        reward = squash(evaluation.reward(self._session.reference))
+        """Books a plan, once; returns its gain."""
+        gain = log_gain(evaluation.reward(self._session.reference))
         if evaluation.plan not in self._booked:
             self._booked.add(evaluation.plan)
-            inputs, predicted = self._forecaster(self._session.space.ratios(evaluation.plan)[None])
-            self._surrogate.add(inputs[0], float(predicted[0]), reward)
-        return reward
+            ratios = self._session.space.ratios(evaluation.plan)
+            self._surrogate.add(self._forecaster(ratios[None])[0], gain)
+        return gain
 
     def _play(self, sequences: np.ndarray) -> list[tuple[float, np.ndarray]]:
         """Spends evaluations on ``[P, n]`` actions.
 
         Returns:
-            Squashed reward of each, and the violations ``[m]`` of what it asked for.
+            Gain of each, and the violations ``[m]`` of what it asked for.
         """
         session = self._session
         found = []
@@ -132,31 +138,80 @@ class Screen:
             found.append((self._learn(evaluation), row))
         return found
 
-    def _orders(self, ratios: np.ndarray, count: int, trusted: bool) -> list[Sequence[int]]:
-        """For each of ``count`` evaluations the proposals, most wanted first."""
-        as_proposed = range(len(ratios))
-        free = math.ceil(self._config.unscreened * count) if trusted else count
-        orders: list[Sequence[int]] = [as_proposed] * min(free, count)
-        if len(orders) == count:
-            return orders
-        described = self._forecaster(ratios)
+    def _improved(
+        self, ratios: np.ndarray, count: int
+    ) -> list[tuple[np.ndarray, float, np.ndarray]]:
+        """Spends evaluations on what exchanges make of the best proposals and known plans.
+
+        Returns:
+            Actions ``[n]``, gain, and violations ``[m]`` of each.
+        """
+        session, space = self._session, self._session.space
+        known = [space.ratios(e.plan) for e, _ in zip(session.archive, range(4), strict=False)]
+        starts = space.nearest(np.vstack([ratios, *known]))
+        plans: list[Plan] = []
+        choices: list[Choice] = []
+        for slot in range(count):
+            greedy = slot < round(self._config.exploit * count)
+            gains = self._surrogate.predict if greedy else self._surrogate.draw(self._generator)
+            for choice in self._climb(starts, gains):
+                plan = session.codec.settled(choice)
+                if not session.seen(plan) and plan not in plans:
+                    plans.append(plan)
+                    choices.append(choice)
+                    break
+        found = []
+        for evaluation in session.evaluate(plans):
+            wish = space.ratios(evaluation.plan)
+            row = np.array([evaluation.violations[name] for name in session.budgets])
+            actions = session.codec.actions(wish).astype(np.float32)
+            found.append((actions, self._learn(evaluation), row))
+        return found
+
+    def _climb(self, starts: np.ndarray, gains: Gains) -> list[Choice]:
+        """What exchanges lead to from the start that is best by a function of damages."""
+        space = self._session.space
+
+        def gain(choices: np.ndarray) -> np.ndarray:
+            return gains(self._forecaster(choices / space.sizes))
+
+        def costs(choices: np.ndarray) -> np.ndarray:
+            return self._session.codec.costs(choices / space.sizes)
+
+        best = starts[int(gain(starts).argmax())]
         with one_thread():
-            samples = self._surrogate.sample(*described, count, self._generator)
-        mean = self._surrogate.predict(*described)
-        greedy = round(self._config.exploit * count)
-        for slot, sample in enumerate(samples[len(orders) :]):
-            orders.append(np.argsort(-(mean if slot < greedy else sample), kind="stable").tolist())
+            return exchange(space, tuple(best.tolist()), gain, costs, self._generator)
+
+    def _orders(
+        self, ratios: np.ndarray, violations: np.ndarray, count: int
+    ) -> list[Sequence[int]]:
+        """For each of ``count`` evaluations the proposals, most wanted first.
+
+        Proposals that are not projected pay for their violations what the multipliers ask.
+        """
+        orders: list[Sequence[int]] = []
+        free = math.ceil(self._config.unscreened * count)
+        if self._refines or len(self._surrogate) < self._config.warmup:
+            free = count
+        damages, owed = self._forecaster(ratios), np.zeros(len(ratios))
+        if not self._session.codec.project:
+            owed = np.maximum(violations, 0.0) @ [m.value for m in self._multipliers]
+        for slot in range(count):
+            if slot < free:
+                orders.append(range(len(ratios)))
+                continue
+            greedy = slot - free < round(self._config.exploit * count)
+            gains = self._surrogate.predict if greedy else self._surrogate.draw(self._generator)
+            orders.append(np.argsort(owed - gains(damages), kind="stable").tolist())
         return orders
 
-    def _wander(self, sequences: np.ndarray, count: int, taken: set[Plan], trusted: bool) -> int:
+    def _wander(self, sequences: np.ndarray, count: int, taken: set[Plan]) -> int:
         """Evaluates up to ``count`` new plans around the proposals; returns how many."""
 
         def wanted(drawn: np.ndarray) -> np.ndarray:
-            if not trusted:
-                return np.zeros(len(drawn))
-            return self._surrogate.predict(*self._forecaster(self._previews(drawn).ratios))
+            return self._surrogate.predict(self._forecaster(self._previews(drawn).ratios))
 
-        found = self._freshness.wander(sequences, count, taken, wanted) if count else []
+        found = self._freshness.wander(sequences, count, taken, wanted) if count > 0 else []
         if found:
             self._play(np.array(found))
         return len(found)
