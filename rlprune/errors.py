@@ -48,5 +48,9 @@ class ScoreError(RlpruneError):
     """A quality score raised or is not a finite number."""
 
 
+class NotFiniteError(ScoreError):
+    """A quality score is infinite or not a number."""
+
+
 class TrainingError(RlpruneError):
     """Training cannot go on: the loss is not finite, or a record on disk belongs to another run."""

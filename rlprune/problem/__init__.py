@@ -14,6 +14,7 @@ from rlprune.problem.executors import (
     EXECUTORS,
     Executor,
     ProcessExecutor,
+    RayExecutor,
     SerialExecutor,
     create_executor,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Problem",
     "ProcessExecutor",
     "Quality",
+    "RayExecutor",
     "ScoreQuality",
     "SerialExecutor",
     "Store",

@@ -13,6 +13,7 @@ from torch import nn
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction import Workspace
 from rlprune.compensation import Context, methods
+from rlprune.memory import peak_memory
 from rlprune.problem.quality import Quality, checked
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Answer:
         costs: budget name -> value.
         cost_seconds: budget name -> what its function took.
         parts: seconds by :data:`PARTS`.
+        peak: most memory that the measuring process has held so far, MiB.
+        worker: who measured; empty for this process.
     """
 
     score: float | None = None
@@ -57,6 +60,8 @@ class Answer:
     costs: dict[str, float] = field(default_factory=dict)
     cost_seconds: dict[str, float] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
+    peak: float = 0.0
+    worker: str = ""
 
 
 class Assessor:
@@ -88,11 +93,23 @@ class Assessor:
         self._calibration = calibration
         self._workspace = Workspace(groups)
         self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._ships_clocks = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process builds its own workspace. Clocks are not read there, formulas not asked.
-        shipped = [replace(b, estimate=None) for b in self.budgets.values() if not b.measured]
+        # Another process builds its own workspace. Formulas are not asked there, and clocks only
+        # where somebody wants them read.
+        shipped = [
+            replace(budget, estimate=None)
+            for budget in self.budgets.values()
+            if self._ships_clocks or not budget.measured
+        ]
         return Assessor, (self.groups, shipped, *self._given)
+
+    def with_clocks(self) -> Assessor:
+        """The same, for a process that reads clocks."""
+        other = Assessor(self.groups, list(self.budgets.values()), *self._given)
+        other._ships_clocks = True
+        return other
 
     def candidate(self, plan: Plan) -> nn.Module:
         """The compacted network of a plan, in eval mode, valid until the next call."""
@@ -110,7 +127,7 @@ class Assessor:
         start = time.perf_counter()
         score = None if request.score is None else self._score(request.plan, request.score)
         seconds = time.perf_counter() - start
-        return Answer(score, seconds, costs, cost_seconds, self._seconds)
+        return Answer(score, seconds, costs, cost_seconds, self._seconds, peak_memory())
 
     def _costs(self, request: Request) -> tuple[dict[str, float], dict[str, float]]:
         costs: dict[str, float] = {}

@@ -19,7 +19,7 @@ from rlprune.errors import BudgetError
 from rlprune.plan import Plan
 from rlprune.problem.assessor import PARTS, Answer, Assessor, Request
 from rlprune.problem.evaluation import Evaluation
-from rlprune.problem.executors import Executor, SerialExecutor
+from rlprune.problem.executors import Executor, HasClock, SerialExecutor
 from rlprune.problem.ledger import Ledger
 from rlprune.problem.quality import Quality
 from rlprune.problem.store import Store
@@ -49,7 +49,8 @@ class Problem:
             several of them (see :meth:`at`).
         sensitivity: Computes what :attr:`sensitivity` holds, when it is first asked for.
         executor: Where candidates are measured; this process when None. Budgets that read a clock
-            are always measured in this process, while no worker is at work.
+            are measured in this process, while no worker is at work, unless the executor has a
+            worker for them alone.
         samples: Training samples for agents that learn from them, in any form
             :func:`rlprune.batches.as_batches` reads; no result depends on them.
         task: What the network is for; None where nobody has said.
@@ -98,6 +99,7 @@ class Problem:
         self._open_limits = frozenset(open_limits)
         self._sensitivity = sensitivity
         self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._workers: dict[str, dict[str, float]] = {}
         self._assessor = Assessor(
             space.groups, budgets, quality, self._rescore, compensation, self._calibration
         )
@@ -142,10 +144,10 @@ class Problem:
         """
         self.space.check(plan)
         if self._black_boxes and self._stored_costs(plan) is None:
-            here, elsewhere = self._unknown(plan)
-            answers = list(self._answers_here([Request(plan, None, here)] if here else []))
-            if elsewhere:
-                answers += self._answers([Request(plan, None, elsewhere)])
+            clocks, others = self._unknown(plan)
+            answers = list(self._timed([Request(plan, None, clocks)] if clocks else []))
+            if others:
+                answers += self._answers([Request(plan, None, others)])
             self._put_costs(plan, answers)
         return self._costs(plan)
 
@@ -192,13 +194,14 @@ class Problem:
             for plan in dict.fromkeys(asked)
             if self.ledger.find(plan) is None and self._store.get("evaluation", plan) is None
         ]
-        clocked: dict[Plan, list[Answer]] = {}
+        timed: list[Request] = []
         requests: dict[Plan, Request] = {}
         for plan in fresh:
-            here, elsewhere = self._unknown(plan)
-            # Clocks are read before any worker is given work.
-            clocked[plan] = list(self._answers_here([Request(plan, None, here)] if here else []))
-            requests[plan] = Request(plan, "quality", elsewhere)
+            clocks, others = self._unknown(plan)
+            timed += [Request(plan, None, clocks)] if clocks else []
+            requests[plan] = Request(plan, "quality", others)
+        timings = self._timed(timed)
+        with_clocks = {request.plan for request in timed}
         answers = self._answers(list(requests.values()))
         for plan in asked:
             known = self.ledger.find(plan)
@@ -210,7 +213,7 @@ class Problem:
             yield self._book(
                 plan,
                 None if request is None else next(answers),
-                clocked.get(plan, []),
+                [next(timings)] if plan in with_clocks else [],
             )
 
     def rescore(self, plan: Plan) -> float:
@@ -263,7 +266,11 @@ class Problem:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Unique evaluations, cache hits, replayed results, budget calls, and seconds by part."""
+        """What the search at hand has done so far.
+
+        Unique evaluations, cache hits, replayed results, calls of budgets, seconds by part, and by
+        worker (``""`` is this process) its answers, its seconds and its peak of memory in MiB.
+        """
         return {
             "unique": len(self.ledger),
             "cache_hits": self._hits,
@@ -271,6 +278,7 @@ class Problem:
             "calls": dict(self.ledger.calls),
             "call_seconds": dict(self.ledger.seconds),
             "seconds": dict(self._seconds),
+            "workers": {name: dict(told) for name, told in self._workers.items()},
         }
 
     def at(self, limits: Mapping[str, float | str | Limit]) -> Problem:
@@ -296,6 +304,7 @@ class Problem:
         other = copy.copy(self)
         other.budgets = tuple(b.at(limits[b.name]) if b.name in limits else b for b in self.budgets)
         other._seconds = dict.fromkeys(PARTS, 0.0)
+        other._workers = {}
         other.restart()
         feasibility.check(other)
         return other
@@ -369,20 +378,27 @@ class Problem:
         return evaluation
 
     def _answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        for answer in self.executor.answer(self._assessor, requests):
-            self._spend(answer)
-            yield answer
+        return map(self._spend, self.executor.answer(self._assessor, requests))
 
-    def _answers_here(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Answers measured in this process, whatever the executor."""
-        for request in requests:
-            answer = self._assessor.answer(request)
-            self._spend(answer)
-            yield answer
+    def _timed(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answers of budgets that read a clock.
 
-    def _spend(self, answer: Answer) -> None:
+        Where the executor has a worker for them alone, that one begins at once; otherwise they are
+        measured here, now, before any worker is given work.
+        """
+        executor = self.executor
+        if requests and isinstance(executor, HasClock) and executor.has_clock:
+            return map(self._spend, executor.clocked(self._assessor, requests))
+        return iter([self._spend(self._assessor.answer(request)) for request in requests])
+
+    def _spend(self, answer: Answer) -> Answer:
         for part, seconds in answer.parts.items():
             self._seconds[part] += seconds
+        told = self._workers.setdefault(answer.worker, {"answers": 0, "seconds": 0.0, "peak": 0.0})
+        told["answers"] += 1
+        told["seconds"] += sum(answer.parts.values())
+        told["peak"] = max(told["peak"], answer.peak)
+        return answer
 
     def _check_estimates(self) -> None:
         """Hold every estimate against the real candidate once, at the smallest choice."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rlprune import tasks
 from rlprune.batches import Batch, as_batches, is_pair, split
 from rlprune.compensation import batch_statistics, recalibrate
-from rlprune.errors import ConfigError, DataError, ScoreError
+from rlprune.errors import ConfigError, DataError, NotFiniteError, ScoreError
 from rlprune.identity import changes, describe
 from rlprune.inputs import map_tensors, to_device
 from rlprune.modes import evaluating
@@ -247,7 +247,8 @@ def checked(quality: Quality, candidate: nn.Module, widths: tuple[int, ...]) -> 
     """Score a candidate and insist on a finite number.
 
     Raises:
-        ScoreError: The score raised or is not finite; names the candidate.
+        ScoreError: The score raised or is not finite (:class:`NotFiniteError`); names the
+            candidate.
     """
     where = f"the candidate with widths {list(widths)}"
     try:
@@ -257,7 +258,7 @@ def checked(quality: Quality, candidate: nn.Module, widths: tuple[int, ...]) -> 
     except Exception as error:
         raise ScoreError(f"scoring {where} raised {type(error).__name__}: {error}") from error
     if not math.isfinite(value):
-        raise ScoreError(f"the score of {where} is {value}; it must be a finite number")
+        raise NotFiniteError(f"the score of {where} is {value}; it must be a finite number")
     return value
 
 

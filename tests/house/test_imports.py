@@ -18,7 +18,7 @@ import rlprune_envs
 
 FLOORS = """
 errors
-files locate locks modes once options progress inputs version
+files locate locks memory modes once options progress inputs version
 plugins batches identity
 callbacks
 tasks

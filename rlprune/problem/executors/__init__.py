@@ -1,4 +1,4 @@
-"""Where candidates are measured: in this process, or in several."""
+"""Where candidates are measured: in this process, in several, or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from rlprune.errors import ConfigError
 from rlprune.plugins import Registry
-from rlprune.problem.executors.base import Executor
+from rlprune.problem.executors.base import Executor, HasClock
 from rlprune.problem.executors.processes import ProcessExecutor
+from rlprune.problem.executors.ray_cluster import RayExecutor
 from rlprune.problem.executors.serial import SerialExecutor
 
 EXECUTORS: Registry[Callable[..., Executor]] = Registry("executor", "rlprune.executors")
@@ -16,6 +17,7 @@ EXECUTORS: Registry[Callable[..., Executor]] = Registry("executor", "rlprune.exe
 
 EXECUTORS.register("serial")(SerialExecutor)
 EXECUTORS.register("processes")(ProcessExecutor)
+EXECUTORS.register("ray")(RayExecutor)
 
 
 def create_executor(executor: str | Mapping[str, Any] | Executor, **options: Any) -> Executor:
@@ -46,4 +48,12 @@ def create_executor(executor: str | Mapping[str, Any] | Executor, **options: Any
         raise ConfigError(f"executor {name!r}: wrong option: {error}") from error
 
 
-__all__ = ["EXECUTORS", "Executor", "ProcessExecutor", "SerialExecutor", "create_executor"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "HasClock",
+    "ProcessExecutor",
+    "RayExecutor",
+    "SerialExecutor",
+    "create_executor",
+]

@@ -33,3 +33,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Let go of everything held for the assessors; the next call starts anew."""
+
+
+@runtime_checkable
+class HasClock(Protocol):
+    """An executor that may have a worker for budgets that read a clock, and for nothing else."""
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether it has one."""
+
+    def clocked(self, assessor: Assessor, requests: Sequence[Request]) -> Iterator[Answer]:
+        """As :meth:`Executor.answer`, measured by that worker; begun on all of them at once."""
