@@ -15,6 +15,7 @@ from torch import nn
 from rlprune.batches import Batch, split
 from rlprune.bench.workbench import Workbench
 from rlprune.data import Data
+from rlprune.data.splits import WHOLE, Share
 from rlprune.errors import ConfigError
 from rlprune.files import plain, read_json, write_json
 from rlprune.identity import digest
@@ -44,13 +45,17 @@ class ShortEpochs(Data):
         return max(1, self.images // batch_size)
 
     def holdout_batches(
-        self, batch_size: int = 512, *, device: torch.device | str = "cpu"
+        self,
+        batch_size: int = 512,
+        *,
+        device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
         """Held-out samples in a fixed order."""
         if self._held is None:
-            yield from super().holdout_batches(batch_size, device=device)
+            yield from super().holdout_batches(batch_size, device=device, share=share)
             return
-        for inputs, labels in split(self._held, batch_size):
+        for inputs, labels in split(self._held, batch_size)[share[0] :: share[1]]:
             assert labels is not None
             yield to_device(inputs, device), labels.to(device)
 

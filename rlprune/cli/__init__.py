@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 COMMANDS = {
     "analyze": "rlprune.cli.analyze:analyze",
@@ -33,12 +34,26 @@ def main() -> None:
 
             sys.stdout.write(f"rlprune {rlprune.__version__}\n")
         else:
-            from rlprune.cli.app import launch
-            from rlprune.cli.arguments import continued, listed, own_agent, own_model
-
-            launch(own_model(own_agent(listed(continued(arguments)))))
+            _run(arguments)
     except RlpruneError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(1)
+
+
+def _run(arguments: list[str]) -> None:
+    """One command line of runs, in the leader of the processes that train together."""
+    from contextlib import nullcontext
+
+    from rlprune.cli.app import launch
+    from rlprune.cli.arguments import continued, listed, own_agent, own_model
+
+    together: Any = nullcontext(True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun has started this process
+        from rlprune.training import team
+
+        together = team()
+    with together as leader:
+        if leader:
+            launch(own_model(own_agent(listed(continued(arguments)))))

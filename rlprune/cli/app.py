@@ -50,10 +50,9 @@ def task(config: DictConfig) -> float:
     Raises:
         RunFailed: Something is wrong; the message says what.
     """
-    from rich.console import Console
-
-    from rlprune.cli.job import run
-    from rlprune.report.console import show_result
+    from rlprune.cli.launching import environment_of, under_torchrun
+    from rlprune.training import team
+    from rlprune.training.team import asked_for
 
     here = os.getcwd()
     if here not in sys.path:
@@ -62,14 +61,30 @@ def task(config: DictConfig) -> float:
     folder = _shown(Path(settings.runtime.output_dir))
     try:
         plain = _plain(config)
-        redo = plain["run"] is not None
-        result = run(plain, folder, redo=redo, record=lambda: _record(config, folder))
+        launcher = plain["launcher"]
+        environment = environment_of(launcher)
+        if launcher["name"] == "torchrun" and not asked_for():
+            sources = settings.runtime.config_sources
+            folders = [str(s.path) for s in sources if s.provider == "command-line"]
+            return under_torchrun(launcher, list(settings.overrides.task), folders, folder)
+        with team(environment) as leader:
+            return _run(config, plain, folder) if leader else math.nan
     except RlpruneError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         raise RunFailed(_message(error, folder, settings.mode)) from None
     except KeyboardInterrupt:
         raise RunFailed(f"Stopped. Go on with:  rlprune run={folder}") from None
+
+
+def _run(config: DictConfig, plain: dict[str, Any], folder: Path) -> float:
+    from rich.console import Console
+
+    from rlprune.cli.job import run
+    from rlprune.report.console import show_result
+
+    redo = plain["run"] is not None
+    result = run(plain, folder, redo=redo, record=lambda: _record(config, folder))
     if result is None:
         return math.nan
     show_result(Console(), result)

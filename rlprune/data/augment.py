@@ -34,7 +34,12 @@ def padding_for(size: int) -> int:
 
 
 def augment(
-    images: Tensor, augmentation: str, generator: torch.Generator, maps: Tensor | None = None
+    images: Tensor,
+    augmentation: str,
+    generator: torch.Generator,
+    maps: Tensor | None = None,
+    *,
+    of: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Crop (and mirror) every image of a batch at random, and its label map likewise.
 
@@ -46,6 +51,8 @@ def augment(
         augmentation: ``crop`` or ``crop_flip``; anything else returns both as they are.
         generator: CPU generator; three draws per image decide everything.
         maps: Labels; those of the images' height and width ``[N, H, W]`` move with them.
+        of: Where these images are a part of a batch: the place of the first one, and the size of
+            the batch. They are then moved as they would be among the others.
 
     Returns:
         Tensors of the same shape and type, on the same device.
@@ -54,12 +61,14 @@ def augment(
         return images, maps
     n, channels, height, width = images.shape
     pad_y, pad_x = padding_for(height), padding_for(width)
-    down = torch.randint(-pad_y, pad_y + 1, (n, 1), generator=generator)
-    right = torch.randint(-pad_x, pad_x + 1, (n, 1), generator=generator)
+    start, whole = (0, n) if of is None else of
+    own = slice(start, start + n)
+    down = torch.randint(-pad_y, pad_y + 1, (whole, 1), generator=generator)[own]
+    right = torch.randint(-pad_x, pad_x + 1, (whole, 1), generator=generator)[own]
     rows = _reflect(torch.arange(height) + down, height)
     columns = _reflect(torch.arange(width) + right, width)
     if augmentation == "crop_flip":
-        mirrored = torch.rand((n, 1), generator=generator) < 0.5
+        mirrored = torch.rand((whole, 1), generator=generator)[own] < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     positions = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, height * width)
     positions = positions.to(images.device, non_blocking=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from rlprune import tasks
-from rlprune.batches import LABELS, Batch
+from rlprune.batches import LABELS, Batch, cut
 from rlprune.data.augment import BATCHED, check_augmentation
 from rlprune.data.collate import concatenate
 from rlprune.data.sources import Reader, Source, draw, unopened
-from rlprune.data.splits import Normalise, Split, StreamSplit, TensorSplit
+from rlprune.data.splits import WHOLE, Normalise, Share, Split, StreamSplit, TensorSplit
 from rlprune.errors import ConfigError, DataError
 from rlprune.inputs import tensors_in
 from rlprune.tasks import Task
@@ -192,6 +192,14 @@ class Data:
             other._check(getattr(other, role), role[1:])
         return other
 
+    def for_training(self) -> Data:
+        """The same samples without the test split and what was gathered, for another process."""
+        other = copy.copy(self)
+        for gathered in ("holdout", "_test"):
+            other.__dict__.pop(gathered, None)
+        other._test_source = None
+        return other
+
     @cached_property
     def example_inputs(self) -> Any:
         """One normalised sample: a tensor ``[1, ...]``, or a nest of them."""
@@ -228,6 +236,7 @@ class Data:
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
         """Augmented training batches of one epoch, in an order of its own.
 
@@ -236,6 +245,8 @@ class Data:
             batch_size: Samples per batch; a smaller last batch is left out.
             seed: Seed of the training run.
             device: Where the batches go.
+            share: ``(k, n)`` yields the ``k``-th of ``n`` parts of every batch, for one of ``n``
+                processes that train together.
 
         Yields:
             Normalised inputs ``[batch_size, ...]`` and labels ``[batch_size, ...]``.
@@ -245,14 +256,28 @@ class Data:
         order = torch.randperm(self.train_size, generator=generator)
         order = order[: self.steps_per_epoch(batch_size) * batch_size]
         yield from self._train.batches(
-            order, batch_size, augmentation=self.augmentation, seed=mixed + 1, device=device
+            order,
+            batch_size,
+            augmentation=self.augmentation,
+            seed=mixed + 1,
+            device=device,
+            share=share,
         )
 
     def holdout_batches(
-        self, batch_size: int = EVAL_BATCH, *, device: torch.device | str = "cpu"
+        self,
+        batch_size: int = EVAL_BATCH,
+        *,
+        device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
-        """Held-out samples in a fixed order, classes mixed, not augmented."""
+        """Held-out samples in a fixed order, classes mixed, not augmented.
+
+        With a share ``(k, n)``, every ``n``-th batch, beginning with the ``k``-th.
+        """
         order = torch.arange(self.holdout_size)
+        if share != WHOLE:
+            order = torch.cat([order[:0], *order.split(batch_size)[share[0] :: share[1]]])
         yield from self._holdout.batches(order, batch_size, device=device)
 
     @cached_property
@@ -265,6 +290,18 @@ class Data:
             DataError: They would take more than 8 GiB.
         """
         return self._gather(self._holdout, torch.arange(self.holdout_size), "holdout")
+
+    def held_out(self, n: int) -> tuple[Any, Tensor]:
+        """The first held-out samples ``(x, y)``, normalised, on the CPU, balanced.
+
+        Args:
+            n: How many; all there are when fewer. No more are read.
+        """
+        if "holdout" in self.__dict__ or n >= self.holdout_size:
+            inputs, labels = cut(self.holdout, slice(0, n))
+            assert labels is not None
+            return inputs, labels
+        return self._gather(self._holdout, torch.arange(n), "holdout")
 
     def calibration(self, n: int = 512) -> tuple[Any, Tensor]:
         """Calibration samples, not augmented; none of them is held out.

@@ -142,23 +142,37 @@ class FolderImages(Dataset[tuple[Any, int]]):
         return self.transform(image), int(self.targets[index])
 
 
-def imagenet_transforms(size: int, resize: int | None) -> tuple[Callable, Callable]:
+def imagenet_transforms(
+    size: int, resize: int | None, interpolation: str = "bilinear"
+) -> tuple[Callable, Callable]:
     """Standard ImageNet transforms; both return uint8 tensors ``[3, size, size]``.
 
     Args:
         size: Height and width of the crops.
         resize: Shorter side before the centre crop; None takes ``size * 256 / 224``.
+        interpolation: ``bilinear``, ``bicubic``, or another one of torchvision's.
 
     Returns:
         Training (random resized crop, mirror) and evaluation (resize, centre crop) transforms.
     """
-    from torchvision.transforms import v2
+    from torchvision.transforms import InterpolationMode, v2
 
+    way = InterpolationMode(interpolation)
     train = v2.Compose(
-        [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+        [
+            v2.RandomResizedCrop(size, interpolation=way, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
     )
     side = resize if resize is not None else round(size * 256 / 224)
-    evaluate = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
+    evaluate = v2.Compose(
+        [
+            v2.Resize(side, interpolation=way, antialias=True),
+            v2.CenterCrop(size),
+            v2.PILToTensor(),
+        ]
+    )
     return train, evaluate
 
 

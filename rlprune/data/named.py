@@ -25,6 +25,7 @@ from rlprune.data.folder import (
     scan,
 )
 from rlprune.data.maps import segmentation
+from rlprune.data.preprocessing import preprocessing_of
 from rlprune.data.sources import Deferred, draw
 from rlprune.data.splits import Normalise, Split, StreamSplit, TensorSplit
 from rlprune.data.tabular import tabular
@@ -178,6 +179,7 @@ def imagefolder(
     augmentation: str | None = None,
     mean: Sequence[float] | None = IMAGENET_MEAN,
     std: Sequence[float] | None = IMAGENET_STD,
+    preprocessing: str | None = None,
     holdout: float | int | None = None,
     workers: int | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -198,6 +200,8 @@ def imagefolder(
             to 64 pixels and ``imagenet`` above.
         mean: Per-channel mean after scaling to [0, 1].
         std: Per-channel standard deviation after scaling to [0, 1].
+        preprocessing: Weights whose own size, crop, interpolation, mean and std are taken instead,
+            see :func:`rlprune.data.preprocessing.preprocessing_of`.
         holdout: Share or number of training images held out; None takes a tenth, at most 5,000.
         workers: Loader processes for streamed images; None takes up to 8, one per core.
         cache: Folder for decoded images; None takes ``$RLPRUNE_CACHE`` or ``~/.cache/rlprune``.
@@ -207,6 +211,11 @@ def imagefolder(
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DataError(f"image folder {base} does not exist; set data.root to the right one")
+    interpolation = "bilinear"
+    if preprocessing is not None:
+        own = preprocessing_of(preprocessing)
+        size, resize, mean, std = own.size, own.resize, own.mean, own.std
+        interpolation = own.interpolation
     train = scan(base / "train")
     roles = [role for role in ("test", "val") if (base / role).is_dir()]
     if not roles:
@@ -220,7 +229,7 @@ def imagefolder(
 
     def open_split(folder: Folder) -> Split:
         if chosen == "imagenet":
-            into, out = imagenet_transforms(side, resize)
+            into, out = imagenet_transforms(side, resize, interpolation)
             return StreamSplit(
                 FolderImages(folder, into),
                 FolderImages(folder, out),
@@ -236,6 +245,8 @@ def imagefolder(
         held = lambda: open_split(scan(base / "val"))  # noqa: E731
     tested = scan(base / roles[0])
     kind = {"size": size, "resize": resize, "streamed": chosen == "imagenet"}
+    if interpolation != "bilinear":
+        kind["interpolation"] = interpolation
     return Data(
         open_split(train),
         test=Deferred(lambda: open_split(tested), {"files": tested.listing, **kind}),

@@ -22,6 +22,10 @@ from rlprune.inputs import ExampleInputs, map_tensors, tensors_in, to_device
 
 _READ = 32
 
+Share = tuple[int, int]
+"""Which part of every batch: its number, and how many parts there are."""
+WHOLE: Share = (0, 1)
+
 
 class Split(Protocol):
     """A set of labelled samples that yields batches, the same ones for the same seed."""
@@ -48,8 +52,12 @@ class Split(Protocol):
         augmentation: str = "none",
         seed: int = 0,
         device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
-        """Normalised batches of the samples at ``order``; ``seed`` decides the augmentation."""
+        """Normalised batches of the samples at ``order``; ``seed`` decides the augmentation.
+
+        With a share ``(k, n)`` the batches are the ``k``-th of ``n`` parts of those of all samples.
+        """
 
 
 def _channels(name: str, values: Sequence[float] | None) -> Tensor | None:
@@ -169,14 +177,17 @@ class TensorSplit:
         augmentation: str = "none",
         seed: int = 0,
         device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
         """Normalised batches on ``device``; the stored samples move there once."""
         samples = self._at(torch.device(device))
         generator = torch.Generator().manual_seed(seed)
-        for chosen in order.split(batch_size):
+        for whole in order.split(batch_size):
+            chosen, start = part_of(whole, share)
             inputs, labels = cut(samples, chosen.to(samples[1].device))
             if isinstance(inputs, Tensor):
-                inputs, labels = augment(inputs, augmentation, generator, labels)
+                place = (start, len(whole))
+                inputs, labels = augment(inputs, augmentation, generator, labels, of=place)
             yield trimmed((self.normalise(inputs), labels))
 
     def _at(self, device: torch.device) -> tuple[Any, Tensor]:
@@ -263,20 +274,23 @@ class StreamSplit:
         augmentation: str = "none",
         seed: int = 0,
         device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
         """Normalised batches on ``device``, read by ``workers`` processes."""
         source = self.eval_set if augmentation == "none" else self.train_set
         chosen = self.indices[order]
         generator = torch.Generator().manual_seed(seed)
+        wholes = torch.arange(len(chosen)).split(batch_size)
+        parts = [part_of(whole, share) for whole in wholes]
         loader = DataLoader(
             _Seeded(source, chosen, seed),
-            batch_size=batch_size,
-            num_workers=min(self.workers, -(-len(chosen) // batch_size)),
+            batch_sampler=[part.tolist() for part, _ in parts],
+            num_workers=min(self.workers, len(parts)),
             collate_fn=self.collate,
             pin_memory=torch.device(device).type == "cuda",
             generator=torch.Generator().manual_seed(seed),
         )
-        for batch in loader:
+        for batch, whole, (_, start) in zip(loader, wholes, parts, strict=True):
             inputs, labels = self.unpack(batch)
             if labels is None or not tensors_in(inputs):
                 raise DataError(
@@ -285,12 +299,21 @@ class StreamSplit:
                     "such as torchvision.transforms.v2.PILToTensor()"
                 )
             if isinstance(inputs, Tensor):
-                inputs, labels = augment(inputs, augmentation, generator, labels)
+                place = (start, len(whole))
+                inputs, labels = augment(inputs, augmentation, generator, labels, of=place)
                 inputs = inputs.to(device, non_blocking=True)
             else:
                 inputs = to_device(inputs, device)
             assert labels is not None
             yield self.normalise(inputs), single(labels).to(device, non_blocking=True)
+
+
+def part_of(batch: Tensor, share: Share) -> tuple[Tensor, int]:
+    """A part of a batch's samples, parts as equal as may be, and the place of its first one."""
+    number, count = share
+    sizes = [len(part) for part in batch.tensor_split(count)]
+    start = sum(sizes[:number])
+    return batch[start : start + sizes[number]], start
 
 
 class _Seeded(Dataset[Any]):

@@ -18,6 +18,7 @@ _B = TypeVar("_B", bound=Builder)
 
 _BUILDERS: dict[str, Builder] = {}
 TORCHVISION = "torchvision/"
+TIMM = "timm.create_model"
 
 
 def register(name: str) -> Callable[[_B], _B]:
@@ -78,8 +79,9 @@ def create(
             callable that returns a module (``my_pkg.nets.make``).
         num_classes: Number of outputs; None takes the builder's own default. A dotted path gets
             it only when its signature has a ``num_classes`` parameter.
-        weights: Pretrained weights, torchvision models only: ``"DEFAULT"`` or the name of one of
-            its weight sets. A head of another size is replaced by a fresh one.
+        weights: Pretrained weights, of torchvision's models and ``timm.create_model`` only:
+            ``"DEFAULT"`` or the name of a weight set (of timm: its tag). A head of another size
+            is replaced by a fresh one.
         seed: Seed of the initial weights; the global generator is left as it was. None draws
             from the global generator.
         _target_: Dotted path, Hydra's spelling for ``name``.
@@ -110,10 +112,13 @@ def _build(name: str, num_classes: int | None, weights: str | None, kwargs: dict
         from rlprune.models.torchvision_models import create_torchvision
 
         return create_torchvision(name[len(TORCHVISION) :], num_classes, weights, kwargs)
-    if weights is not None:
+    if weights is not None and name == TIMM:
+        tag = "" if weights == "DEFAULT" else f".{weights}"
+        kwargs = {**kwargs, "model_name": f"{kwargs.get('model_name')}{tag}", "pretrained": True}
+    elif weights is not None:
         raise ConfigError(
-            f"weights={weights!r}: only torchvision models have downloadable weights; give "
-            f"{name!r} a file with checkpoint= instead"
+            f"weights={weights!r}: only torchvision's and timm's models have downloadable weights; "
+            f"give {name!r} a file with checkpoint= instead"
         )
     if "." in name:
         return _call(_resolve(name), name, num_classes, kwargs)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlprune.models.registry import TORCHVISION, names
+from rlprune.models.registry import TIMM, TORCHVISION, names
 
-_TIMM = "timm.create_model"
 _TIMM_REFUSED = frozenset(
     ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 )
@@ -28,7 +27,7 @@ def is_harmless(factory: Any) -> bool:
     wanted = factory.get("name", factory.get("_target_"))
     if not isinstance(wanted, str) or factory.get("weights") is not None:
         return False
-    if wanted == _TIMM:
+    if wanted == TIMM:
         model = factory.get("model_name")
         return isinstance(model, str) and ":" not in model and not _TIMM_REFUSED & factory.keys()
     return wanted in names() or wanted.startswith(TORCHVISION)

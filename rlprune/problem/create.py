@@ -241,9 +241,15 @@ def qualities(
         return own, own
     if data is None:
         raise DataError("candidates need a score: pass data=rlprune.Data(...) or score=callable")
-    held_out = data.holdout
-    total = len(held_out[1])
-    searched = min(config.images, -(-total // 2))
+    if hasattr(data, "held_out"):  # reads no more of a large set than is scored
+        total = data.holdout_size
+        searched = min(config.images, -(-total // 2))
+        held_out = data.held_out(min(total, searched + config.rescore_images))
+        total = len(held_out[1])
+    else:
+        held_out = data.holdout
+        total = len(held_out[1])
+        searched = min(config.images, -(-total // 2))
     unseen = torch.arange(searched, total)
     finals = torch.cat([unseen, torch.arange(searched)])[: config.rescore_images]
     search, final = (

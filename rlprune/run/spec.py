@@ -345,7 +345,7 @@ _SAME = (
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (
     "model", "data", "pretrain", "dense_seed", "device", "threads", "run", "pretrained_dir",
-    "bench", "sparse", "callbacks",
+    "bench", "sparse", "callbacks", "launcher",
 )  # fmt: skip
 """Keys of a configuration that describe the network, its data, or how the program runs."""
 

@@ -87,7 +87,7 @@ class Session:
         self._repeats = 0
         self._latest: dict[str, float] = {}
         self._started = time.monotonic()
-        self._bar = ProgressBar(evaluations, show=progress)
+        self._bar = ProgressBar(evaluations, workers=self.workers, show=progress)
         self._writer = _writer(tensorboard)
         self._reference: Evaluation | None = None
 

@@ -7,6 +7,7 @@ from rlprune.training.evaluate import Measured, evaluate
 from rlprune.training.loop import TrainResult, finetune, pretrain
 from rlprune.training.precision import laid_out, use_bfloat16
 from rlprune.training.record import CsvHistory, EpochRecord, TensorBoardHistory
+from rlprune.training.team import team
 
 __all__ = [
     "CsvHistory",
@@ -21,5 +22,6 @@ __all__ = [
     "finetune",
     "laid_out",
     "pretrain",
+    "team",
     "use_bfloat16",
 ]

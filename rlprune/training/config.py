@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlprune.errors import ConfigError
@@ -41,7 +41,14 @@ class Recipe:
     warmup: float = 0.2
     """Share of all steps on which the learning rate rises."""
     batch_size: int = 128
-    """Samples per step."""
+    """Samples per step, of all processes together."""
+    accumulate: int = 1
+    """Parts that a step's batch is computed in, one after the other, to need less memory; batch
+    normalisation sees one part at a time."""
+    checkpointing: bool = False
+    """Compute activations of repeated blocks again instead of keeping them; slower, less memory."""
+    compile: bool = False
+    """Train through ``torch.compile``."""
     label_smoothing: float = 0.0
     """Probability spread over all classes in the targets; tasks without classes have none."""
     grad_clip: float | None = None
@@ -65,10 +72,17 @@ class Recipe:
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")
         self._require("warmup", 0 <= self.warmup < 1, "in [0, 1)")
         self._require("batch_size", self.batch_size >= 1, "1 or more")
+        self._require("accumulate", 1 <= self.accumulate <= self.batch_size, "from 1 to batch_size")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
         self._require("grad_clip", self.grad_clip is None or self.grad_clip > 0, "positive or null")
         self._require("keep", self.keep in KEEPS, " or ".join(KEEPS))
         self._require("autocast", self.autocast in (True, False, "auto"), "true, false or auto")
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on: how a step is computed counts where it is not the usual way."""
+        found = asdict(self)
+        usual = {"accumulate": 1, "checkpointing": False, "compile": False}
+        return {k: v for k, v in found.items() if k not in usual or v != usual[k]}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Any:

@@ -61,6 +61,23 @@ def evaluate(
     Raises:
         DataError: There is no sample, or the network's answer does not suit the task.
     """
+    chosen, sums = tallied(model, batches, task=task, device=device, autocast=autocast)
+    return measured(chosen, sums)
+
+
+def tallied(
+    model: nn.Module,
+    batches: Any,
+    *,
+    task: Task | str | None = None,
+    device: torch.device | str | None = None,
+    autocast: bool | str = False,
+) -> tuple[Task | None, dict[str, Tensor]]:
+    """The sums that :func:`evaluate` measures by; arguments and errors as there.
+
+    Returns:
+        The task, None where there is no batch to infer it from, and its sums over the rows.
+    """
     target = torch.device(device) if device is not None else device_of(model)
     reduced = precision.use_bfloat16(autocast, target)
     images = precision.is_convolutional(model)
@@ -76,9 +93,18 @@ def evaluate(
             labels = labels.to(target, non_blocking=True)
             answer = chosen.answer(model, precision.laid_out(inputs) if images else inputs)
             sums = added(sums, chosen.tally(chosen.rows(answer, labels, inputs)))
-    if chosen is None or not sums or not sums[COUNT].item():
+    return chosen, sums
+
+
+def measured(task: Task | None, sums: dict[str, Tensor]) -> Measured:
+    """What sums over rows say.
+
+    Raises:
+        DataError: There is no row.
+    """
+    if task is None or not sums or not sums[COUNT].item():
         raise DataError("evaluate: there is no sample to measure on")
-    return Measured(chosen.measures(sums), int(sums[COUNT].item()))
+    return Measured(task.measures(sums), int(sums[COUNT].item()))
 
 
 def device_of(model: nn.Module) -> torch.device:

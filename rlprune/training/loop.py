@@ -7,32 +7,27 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlprune.batches import Batch
 from rlprune.data import Data
 from rlprune.errors import TrainingError
 from rlprune.identity import digest
-from rlprune.inputs import batch_size
 from rlprune.progress import track
-from rlprune.tasks import Rows
 from rlprune.tasks.base import LOSS, added
+from rlprune.training.blocks import recomputing
 from rlprune.training.config import FineTune, Part, Pretrain, Recipe
-from rlprune.training.evaluate import device_of, evaluate
-from rlprune.training.losses import objective
+from rlprune.training.evaluate import device_of, measured, tallied
 from rlprune.training.optim import build_optimizer, learning_rate
-from rlprune.training.precision import (
-    autocast,
-    default_device,
-    is_convolutional,
-    laid_out,
-    use_bfloat16,
-)
+from rlprune.training.precision import default_device, is_convolutional, use_bfloat16
 from rlprune.training.record import AfterEpoch, Checkpoints, EpochRecord, weights_digest
+from rlprune.training.step import Stepper
+from rlprune.training.team import current
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +94,8 @@ def finetune(
     """
     config = config if config is not None else FineTune()
     guide = teacher if config.distill else None
-    return _Training(student, guide, data, config, seed, device, "Fine-tuning", part).run(
-        checkpoint_dir, progress, callbacks
-    )
+    training = _Training(student, guide, data, config, seed, device, "Fine-tuning", part)
+    return training.run(checkpoint_dir, progress, callbacks)
 
 
 def pretrain(
@@ -131,9 +125,8 @@ def pretrain(
         The network of the epoch that the recipe keeps.
     """
     config = config if config is not None else Pretrain()
-    return _Training(model, None, data, config, seed, device, "Training").run(
-        checkpoint_dir, progress, callbacks
-    )
+    training = _Training(model, None, data, config, seed, device, "Training")
+    return training.run(checkpoint_dir, progress, callbacks)
 
 
 @dataclass(frozen=True)
@@ -146,7 +139,11 @@ class _Trained:
 
 
 class _Training:
-    """One training: the network, its teacher, the optimizer and the history."""
+    """One training: the network, its teacher, the optimizer and the history.
+
+    In a team (see :mod:`rlprune.training.team`) the leader runs it, and every helper one of its
+    own from the same arguments and the same state.
+    """
 
     def __init__(
         self,
@@ -159,20 +156,13 @@ class _Training:
         title: str,
         part: Part | None = None,
     ) -> None:
+        self.team = current()
+        self._arguments = (model, teacher, data, config, seed, device, title, part)
         self.home = device_of(model)
-        self.device = default_device(device)
+        self.device = self.team.device(default_device(device))
         self.reduced = use_bfloat16(config.autocast, self.device)
         self.data, self.config, self.seed, self.title = data, config, seed, title
         self.task = data.task
-        self.identity = {
-            "configuration": str(sorted(asdict(config).items())),
-            "seed": str(seed),
-            "data": digest({k: v for k, v in data.identity().items() if k != "test"}),
-            "initial weights": weights_digest(model),
-            "teacher weights": weights_digest(teacher),
-        }
-        if part is not None:
-            self.identity["part"] = f"{part.before} of {part.whole}"
         self.part = part or Part(0, config.epochs)
         self.layout = config.channels_last and is_convolutional(model)
         self.model = self._place(model)
@@ -180,9 +170,26 @@ class _Training:
         if self.teacher is not None:
             self.teacher.requires_grad_(False)
         self.steps = data.steps_per_epoch(config.batch_size)
+        self._stepper = Stepper(
+            self.model, self.teacher, self.task, config, self.reduced, self.layout, self.device,
+            self.team,
+        )  # fmt: skip
         self.history: list[EpochRecord] = []
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What makes two trainings the same; the number of processes does not count."""
+        model, teacher, data, config, seed, _, _, part = self._arguments
+        found = {
+            "configuration": str(sorted(config.identity().items())),
+            "seed": str(seed),
+            "data": digest({k: v for k, v in data.identity().items() if k != "test"}),
+            "initial weights": weights_digest(model),
+            "teacher weights": weights_digest(teacher),
+        }
+        return found if part is None else {**found, "part": f"{part.before} of {part.whole}"}
 
     def run(
         self,
@@ -190,16 +197,36 @@ class _Training:
         progress: bool | None,
         callbacks: Sequence[AfterEpoch],
     ) -> TrainResult:
+        """Train what a record on disk leaves to train; called in the leader alone."""
         recorder = Checkpoints(checkpoint_dir, self.identity)
-        optimizer = build_optimizer(self.model, self.config) if self.config.epochs else None
         state = recorder.load()
+        if self.team.size > 1:
+            if self.config.batch_size < self.team.size:
+                raise TrainingError(
+                    f"batch_size={self.config.batch_size} leaves nothing for some of "
+                    f"{self.team.size} processes; raise it, or start fewer"
+                )
+            model, teacher, data, *rest = self._arguments
+            self.team.begin(_help, (model, teacher, data.for_training(), *rest), state)
+        return self.train(state, recorder, progress, callbacks)
+
+    def train(
+        self,
+        state: dict[str, Any] | None,
+        recorder: Checkpoints,
+        progress: bool | None,
+        callbacks: Sequence[AfterEpoch],
+    ) -> TrainResult:
+        """Train from a state, or from the start; called in every process of the team."""
+        optimizer = build_optimizer(self.model, self.config) if self.config.epochs else None
         if state is not None:
             self._restore(state, optimizer)
         else:
             self._measure(time.perf_counter(), None)
         for epoch in range(len(self.history), self.config.epochs + 1):
             started = time.perf_counter()
-            with torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+            blocks = recomputing(self.model) if self.config.checkpointing else nullcontext()
+            with torch.backends.cudnn.flags(benchmark=False, deterministic=True), blocks:
                 trained = self._epoch(epoch, optimizer, progress)
             self._measure(started, trained)
             recorder.save(self._state(optimizer))
@@ -219,68 +246,58 @@ class _Training:
         started, seen, lr = time.perf_counter(), 0, self.config.lr
         number, whole = self.part.before + epoch, self.part.whole
         batches = self.data.train_batches(
-            number, self.config.batch_size, seed=self.seed, device=self.device
+            number, self.config.batch_size, seed=self.seed, device=self.device, **self._share
         )
         metric = self.task.metric
         held = metric.show(self.history[-1].holdout[metric.name])
         title = f"{self.title} {number}/{whole} · held-out {metric.label} {held}"
-        with _dropout_seed(self.seed, number, self.device):
+        with _dropout_seed(self.seed, number, self.device, self.team.rank):
             for step, batch in enumerate(track(batches, title, total=self.steps, show=progress)):
                 at = (number - 1) * self.steps + step
                 lr = learning_rate(at, whole * self.steps, self.config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                loss, rows = self._step(batch, optimizer)
-                if not torch.isfinite(loss):
+                found = self._stepper(batch)
+                if not torch.isfinite(found.loss):
                     raise TrainingError(
-                        f"the loss is {loss.item()} in epoch {number}, step {step + 1} of "
+                        f"the loss is {found.loss.item()} in epoch {number}, step {step + 1} of "
                         f"{self.steps}, at learning rate {lr:.3g}; try a lower lr, grad_clip=1.0, "
                         "a longer warmup, or autocast=false"
                     )
-                size = batch_size(batch[0])
-                loss_sum += loss.double() * size
-                sums = added(sums, self.task.tally(rows))
-                seen += size
+                if self.config.grad_clip is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+                optimizer.step()
+                loss_sum += found.loss.double() * found.samples
+                sums = added(sums, found.sums)
+                seen += found.samples
         speed = seen / (time.perf_counter() - started)
-        measured = {**self.task.measures(sums), LOSS: loss_sum.item() / seen}
-        return _Trained(lr, measured, speed)
+        means = {**self.task.measures(self._whole(sums)), LOSS: loss_sum.item() / seen}
+        return _Trained(lr, means, speed)
 
-    def _step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Rows]:
-        """One step; the loss and the network's rows, detached."""
-        inputs, labels = batch
-        if self.layout:
-            inputs = laid_out(inputs)
-        guide: Rows | None = None
-        if self.teacher is not None:
-            with torch.no_grad(), autocast(self.device, self.reduced):
-                guide = self.task.rows(self.task.answer(self.teacher, inputs), labels, inputs)
-        with autocast(self.device, self.reduced):
-            answer = self.task.answer(self.model, inputs)
-        rows = self.task.rows(answer, labels, inputs)
-        loss = objective(
-            self.task,
-            rows,
-            guide,
-            label_smoothing=self.config.label_smoothing,
-            alpha=getattr(self.config, "distill_alpha", 0.0),
-            temperature=getattr(self.config, "temperature", 1.0),
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        optimizer.step()
-        return loss.detach(), Rows(rows.answers.detach(), rows.labels)
+    @property
+    def _share(self) -> dict[str, Any]:
+        """Which part of the samples this process reads."""
+        return {} if self.team.size == 1 else {"share": self.team.share}
+
+    def _whole(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the rows of all processes, added in their order."""
+        if self.team.size == 1:
+            return sums
+        found: dict[str, Tensor] = {}
+        for part in self.team.gathered({name: value.cpu() for name, value in sums.items()}):
+            found = {**found, **added(found, part)}
+        return found
 
     def _measure(self, started: float, trained: _Trained | None) -> None:
         """Measure the held-out samples, add a row, keep the weights if the recipe says so."""
-        held = evaluate(
+        task, sums = tallied(
             self.model,
-            self.data.holdout_batches(device=self.device),
+            self.data.holdout_batches(device=self.device, **self._share),
             task=self.task,
             device=self.device,
             autocast=self.reduced,
         )
+        held = measured(task, self._whole(sums))
         row = EpochRecord(
             epoch=len(self.history),
             lr=0.0 if trained is None else trained.lr,
@@ -351,10 +368,15 @@ class _Training:
         return placed.to(memory_format=torch.channels_last) if self.layout else placed
 
 
+def _help(arguments: tuple[Any, ...], state: dict[str, Any] | None) -> None:
+    """A helper's part of a training."""
+    _Training(*arguments).train(state, Checkpoints(None, {}), False, ())
+
+
 @contextmanager
-def _dropout_seed(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+def _dropout_seed(seed: int, epoch: int, device: torch.device, rank: int) -> Iterator[None]:
     """Seed the generators that dropout draws from; restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed * 1_000_003 + epoch)
+        torch.manual_seed(seed * 1_000_003 + epoch + (rank << 40))
         yield

@@ -16,6 +16,10 @@ OPTIONS = sorted(
 VALUES = {
     "data/imagefolder": ["data.root=photos"],
     "data/imagenet": ["data.root=imagenet"],
+    **{
+        f"experiment/{name}_imagenet": ["data.root=imagenet"]
+        for name in ("resnet50", "mobilenet_v2", "efficientnet_lite0")
+    },
     "model/custom": ["model._target_=my_package.net"],
 }
 

@@ -3,11 +3,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from rlprune import data as data_module
 from rlprune.data import folder as folder_module
-from rlprune.errors import DataError
+from rlprune.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -120,3 +121,31 @@ def test_damage_is_named(root, damage, message):
     damage(root)
     with pytest.raises(DataError, match=message):
         load(root)
+
+
+def test_weights_bring_their_own_preprocessing(root):
+    from rlprune.data.preprocessing import preprocessing_of
+
+    own = preprocessing_of("torchvision/efficientnet_b1")
+    assert (own.size, own.resize, own.interpolation) == (240, 255, "bilinear")
+    assert preprocessing_of("torchvision/resnet50:IMAGENET1K_V1").resize == 256
+    name = "torchvision/efficientnet_b1:IMAGENET1K_V1"
+    data = load(root, workers=0, preprocessing=name, augmentation="imagenet")
+    image = Image.open(root / "train" / "cat" / "00.png").convert("RGB")
+    weights = torchvision.models.EfficientNet_B1_Weights.IMAGENET1K_V1
+    wanted = weights.transforms(antialias=True)(image)[None]
+    source = data._train.eval_set
+    held = data._train.normalise(source[0][0][None])
+    assert held.shape == wanted.shape == (1, 3, 240, 240)
+    assert torch.allclose(held, wanted, atol=0.02)
+    for wrong in ("resnet50", "torchvision/resnet51", "torchvision/resnet50:V7", "timm/resnet51"):
+        with pytest.raises(ConfigError, match="preprocessing"):
+            preprocessing_of(wrong)
+
+
+def test_no_more_of_the_held_out_part_is_read_than_asked(root):
+    data = load(root, holdout=6)
+    first = data.held_out(4)
+    assert "holdout" not in data.__dict__
+    assert torch.equal(first[0], data.holdout[0][:4])
+    assert torch.equal(data.held_out(2)[1], data.holdout[1][:2])

@@ -31,6 +31,8 @@ def test_model_configs(path, tmp_path):
         hf.save(build("bert")[0], tmp_path)
         options["path"] = tmp_path
         assert options.pop("trained")
+    if options.get("_target_") == "timm.create_model":
+        pytest.importorskip("timm")
     if options.get("_target_") == "???":
         options["_target_"] = "rlprune.models.small.MLP"
     if options.get("weights") == "DEFAULT":
