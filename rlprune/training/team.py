@@ -99,6 +99,24 @@ class Team:
                 log.info("process %d: %s", self.rank, error)
 
 
+def _meeting_place() -> dict[str, Any]:
+    """Where processes find one another, if not as the environment says.
+
+    On one machine ``torchrun`` gives the same store to every attempt; processes that are started
+    again would find the addresses of those that died.
+    """
+    told = os.environ
+    if (told.get("TORCHELASTIC_USE_AGENT_STORE"), told.get("GROUP_WORLD_SIZE")) != ("True", "1"):
+        return {}
+    rank, size = int(told["RANK"]), int(told["WORLD_SIZE"])
+    store = torch.distributed.TCPStore(
+        told["MASTER_ADDR"], int(told["MASTER_PORT"]), size, is_master=False
+    )
+    attempt = told.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = torch.distributed.PrefixStore(f"rlprune/attempt_{attempt}", store)
+    return {"store": own, "rank": rank, "world_size": size}
+
+
 _ALONE = Team()
 _current = _ALONE
 
@@ -146,7 +164,7 @@ def team(environment: Mapping[str, str] | None = None) -> Iterator[bool]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        distributed.init_process_group(backend)
+        distributed.init_process_group(backend, **_meeting_place())
         control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
