@@ -14,8 +14,7 @@ from torch import nn
 
 from rlprune.batches import Batch, split
 from rlprune.bench.workbench import Workbench
-from rlprune.data import Data
-from rlprune.data.splits import WHOLE, Share
+from rlprune.data import WHOLE, Data, Share
 from rlprune.errors import ConfigError
 from rlprune.files import plain, read_json, write_json
 from rlprune.identity import digest

@@ -6,5 +6,6 @@ from rlprune.data.cache import cache_dir
 from rlprune.data.dataset import Data
 from rlprune.data.folder import Folder, decode, scan
 from rlprune.data.named import load
+from rlprune.data.splits import WHOLE, Share
 
-__all__ = ["Data", "Folder", "cache_dir", "decode", "load", "scan"]
+__all__ = ["WHOLE", "Data", "Folder", "Share", "cache_dir", "decode", "load", "scan"]

@@ -244,7 +244,7 @@ def imagefolder(
     if len(roles) == 2 and holdout is None:
         held = lambda: open_split(scan(base / "val"))  # noqa: E731
     tested = scan(base / roles[0])
-    kind = {"size": size, "resize": resize, "streamed": chosen == "imagenet"}
+    kind: dict[str, Any] = {"size": size, "resize": resize, "streamed": chosen == "imagenet"}
     if interpolation != "bilinear":
         kind["interpolation"] = interpolation
     return Data(

@@ -54,7 +54,7 @@ def _torchvision(model: str, weights: str) -> Preprocessing:
 
     try:
         sets = models.get_model_weights(model)
-        chosen = sets[weights] if weights else sets.DEFAULT  # type: ignore[attr-defined]
+        chosen = sets[weights] if weights else sets.DEFAULT
         found = chosen.transforms()
         return Preprocessing(
             size=found.crop_size[0],
@@ -72,7 +72,7 @@ def _torchvision(model: str, weights: str) -> Preprocessing:
 
 def _timm(model: str) -> Preprocessing:
     try:
-        from timm.data import resolve_data_config
+        from timm.data.config import resolve_data_config
         from timm.models import get_pretrained_cfg, is_model
     except ImportError as error:
         raise ConfigError(f"preprocessing=timm/{model} needs timm: pip install timm") from error

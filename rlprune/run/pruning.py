@@ -51,7 +51,7 @@ def prune(
     tie: Sequence[str] = StructureSpec.tie,
     depth: bool = StructureSpec.depth,
     executor: Any = RunSpec.executor,
-    workers: int | None = RunSpec.workers,
+    workers: int | str | None = RunSpec.workers,
     device: str | None = RunSpec.device,
     seed: int = RunSpec.seed,
     out_dir: str | os.PathLike[str] | None = RunSpec.out_dir,
@@ -111,9 +111,10 @@ def prune(
         tie: Globs; the groups that one of them matches share one keep ratio.
         depth: Whether the search may drop whole residual branches.
         executor: Where candidates are measured: ``serial`` is this process, ``processes`` several
-            of them; a name, a mapping with ``name`` and options, or an executor. Results are the
-            same.
-        workers: How many processes; None takes the executor's own number.
+            of them, ``ray`` actors here or on a cluster; a name, a mapping with ``name`` and
+            options, or an executor. Results are the same.
+        workers: How many processes, ``auto`` for as many as there is room for; None takes the
+            executor's own number.
         device: Where networks run; None stays where the model is, ``auto`` takes a GPU.
         seed: Decides every random choice.
         out_dir: The run folder; None keeps nothing on disk.

@@ -167,7 +167,7 @@ class RunSpec:
         exports: Which files are written beside plan and weights.
         stages: Which stages run.
         executor: Where candidates are measured, see :func:`rlprune.problem.create_executor`.
-        workers: How many processes; None takes the executor's own number.
+        workers: How many processes, or ``auto``; None takes the executor's own number.
         seed: Decides every random choice.
         device: Where networks run; None stays where the model is, ``auto`` takes a GPU.
         out_dir: The run folder; None keeps nothing.
@@ -201,7 +201,7 @@ class RunSpec:
     exports: tuple[str, ...] = EXPORTS
     stages: tuple[str, ...] = STAGES
     executor: Any = "serial"
-    workers: int | None = None
+    workers: int | Literal["auto"] | None = None
     seed: int = 0
     device: Any = None
     out_dir: str | os.PathLike[str] | None = None

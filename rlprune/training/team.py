@@ -108,12 +108,12 @@ def _meeting_place() -> dict[str, Any]:
     told = os.environ
     if (told.get("TORCHELASTIC_USE_AGENT_STORE"), told.get("GROUP_WORLD_SIZE")) != ("True", "1"):
         return {}
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
+
     rank, size = int(told["RANK"]), int(told["WORLD_SIZE"])
-    store = torch.distributed.TCPStore(
-        told["MASTER_ADDR"], int(told["MASTER_PORT"]), size, is_master=False
-    )
+    store = TCPStore(told["MASTER_ADDR"], int(told["MASTER_PORT"]), size, is_master=False)
     attempt = told.get("TORCHELASTIC_RESTART_COUNT", "0")
-    own = torch.distributed.PrefixStore(f"rlprune/attempt_{attempt}", store)
+    own = PrefixStore(f"rlprune/attempt_{attempt}", store)
     return {"store": own, "rank": rank, "world_size": size}
 
 
