@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rlprune.structure.groups import Group, Groups
 
 FORMAT = 1
+FILE = "plan.json"
+"""Where the folder of a run holds its plan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,24 @@ class Plan:
                 '{"format": 1, "groups": {name: {"width": n, "keep": [..]}}}'
             ) from error
         return Plan(keep, dense, vocabulary)
+
+    @staticmethod
+    def read(path: str | Path) -> Plan:
+        """The plan in a file, or of the folder of a run.
+
+        Raises:
+            PlanError: there is no plan to read; says where it was looked for.
+        """
+        file = Path(path).expanduser()
+        file = file / FILE if file.is_dir() else file
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise PlanError(
+                f"cannot read a plan from {file}: {error}; give a plan's JSON file or the folder "
+                "of a run"
+            ) from error
+        return Plan.from_json(text)
 
     @staticmethod
     def uniform(groups: Groups, keep: float = 0.5, importance: Any = "l1") -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rlprune.plan import Plan
 from rlprune.space import Codec
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class ProblemHandle:
     def __init__(self, problem: Problem | Callable[[], Problem]) -> None:
         self._given: Any = problem
         self._live: Any = problem if hasattr(problem, "space") else None
-        self._codecs: dict[tuple[str, bool], Codec] = {}
-        self._references: dict[tuple[str, bool], Evaluation] = {}
+        self._codecs: dict[tuple[str | Plan, bool], Codec] = {}
+        self._references: dict[tuple[str | Plan, bool], Evaluation] = {}
 
     @classmethod
     def of(cls, problem: Any) -> ProblemHandle:
@@ -49,7 +50,7 @@ class ProblemHandle:
             self._live = self._given()
         return self._live
 
-    def codec(self, anchor: str = "uniform", *, project: bool = True) -> Codec:
+    def codec(self, anchor: str | Plan = "uniform", *, project: bool = True) -> Codec:
         """What actions around an anchor stand for; computed once."""
         key = (anchor, project)
         if key not in self._codecs:
@@ -61,7 +62,7 @@ class ProblemHandle:
         """Takes a codec of the problem that somebody else has built."""
         self._codecs[codec.around, codec.project] = codec
 
-    def reference(self, anchor: str = "uniform", *, project: bool = True) -> Evaluation:
+    def reference(self, anchor: str | Plan = "uniform", *, project: bool = True) -> Evaluation:
         """Evaluation of the plan that action 0 everywhere stands for; asked for once."""
         key = (anchor, project)
         if key not in self._references:

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rlprune.plan import Plan
 from rlprune_envs.handle import ProblemHandle
 from rlprune_envs.observation import Drafts, Layout, Observer
 from rlprune_envs.table import plan_table
@@ -62,7 +63,7 @@ class KeepRatioEnv(gym.Env[np.ndarray, np.ndarray]):
         *,
         project: bool = True,
         clamp: bool = False,
-        anchor: str = "uniform",
+        anchor: str | Plan = "uniform",
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):

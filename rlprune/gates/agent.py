@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlprune.errors import CheckpointError
+from rlprune.files import write_tensors
 from rlprune.gates.config import GatesConfig
 from rlprune.gates.training import GateTraining, Snapshot
 from rlprune.plan import Plan
@@ -21,7 +21,7 @@ from rlprune.space import onto_budgets
 
 logger = logging.getLogger(__name__)
 
-_PLAN_FILE = "plan.json"
+_WEIGHTS_FILE = "weights.safetensors"
 _BINS = 10
 _FLIPS = 0.5
 """Branches that change sides in a plan near the best one, on average."""
@@ -40,6 +40,7 @@ class GatesAgent(Agent):
 
     config_class = GatesConfig
     config: GatesConfig
+    starts_from_plan = True
 
     def run(self, session: Session) -> None:
         """Trains the gates, then searches around them until the session is done."""
@@ -47,7 +48,7 @@ class GatesAgent(Agent):
         self._units: dict[Plan, Mapping[str, Tensor] | None] = {}
         if session.done:
             return
-        start = None if self.config.start is None else self._begin(Path(self.config.start))
+        start = None if self.config.start is None else self._begin(self.config.start)
         if session.done:
             return
         pairs = max(session.remaining // 2, 1)
@@ -61,20 +62,13 @@ class GatesAgent(Agent):
                 [self._plan(snapshot.ratios, units) for units in (snapshot.scores, None)]
             )
             last = snapshot
+        self.weights = training.weights()
         if last is not None:
             self._around(last)
 
-    def _begin(self, file: Path) -> Plan:
+    def _begin(self, file: str) -> Plan:
         """Reads the plan to start from, and evaluates it on the budgets."""
-        file = file.expanduser()
-        file = file / _PLAN_FILE if file.is_dir() else file
-        try:
-            plan = Plan.from_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CheckpointError(
-                f"agent 'gates': start: cannot read a plan from {file}: {error}; give a plan's "
-                "JSON file or the folder of a run"
-            ) from error
+        plan = Plan.read(file)
         session, space = self.session, self.session.space
         ratios = space.ratios(plan)
         choice = onto_budgets(session.problem, ratios, session.codec.costs)
@@ -118,22 +112,40 @@ class GatesAgent(Agent):
         session.log("gates/core_seconds", snapshot.seconds)
         took = float(np.mean([evaluation.seconds for evaluation in session.ledger]))
         session.log("gates/evaluations", snapshot.seconds / max(took, 1e-9))
-        counts = torch.histc(snapshot.values, _BINS, 0.0, 1.0).int().tolist()
-        branches = [d.name for d in session.space.decisions if d.kind == "branch"]
-        opened = snapshot.values[len(snapshot.values) - len(branches) :].tolist()
         self.state = {
-            "histogram": counts,
-            "branches": dict(zip(session.space.groups.branches, opened, strict=True))
-            if branches
-            else {},
             "multipliers": dict(zip(session.budgets, snapshot.multipliers, strict=True)),
             "core_seconds": snapshot.seconds,
+            "snapshots": [*self.state.get("snapshots", []), self._row(snapshot)],
         }
         logger.info(
             "gates at step %d: loss %.4g, %.0f %% open, %.1f core-seconds",
             snapshot.step, snapshot.loss, 100 * float(snapshot.values.mean()), snapshot.seconds,
         )  # fmt: skip
 
+    def _row(self, snapshot: Snapshot) -> dict[str, Any]:
+        """What a report shows of one moment: how far gates are open, by group and by branch."""
+        space = self.session.space
+        widths = [group.width for group in space.groups.prunable]
+        branches = list(space.groups.branches) if space.depth else []
+        *groups, rest = snapshot.values.split([*widths, len(branches)])
+        return {
+            "step": snapshot.step,
+            "histogram": torch.histc(snapshot.values, _BINS, 0.0, 1.0).int().tolist(),
+            "groups": {
+                group.name: float(values.mean())
+                for group, values in zip(space.groups.prunable, groups, strict=True)
+            },
+            "branches": dict(zip(branches, rest.tolist(), strict=True)),
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes options, what the gates did, and the network's weights where they were trained."""
+        super().save(folder)
+        if self.weights is not None:
+            write_tensors(Path(folder) / _WEIGHTS_FILE, self.weights)
+
     def identity(self) -> dict[str, Any]:
         """Kind and options; nothing learned before is taken up."""
-        return {**super().identity(), "state": {}}
+        start = self.config.start
+        told = {**super().identity(), "state": {}}
+        return told if start is None else {**told, "start": Plan.read(start).digest}

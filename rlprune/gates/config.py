@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlprune.gates.kinds import KINDS
+from rlprune.gates.network import PLACES
 from rlprune.search.agent import AgentConfig
 
 
@@ -14,11 +15,17 @@ class GatesConfig(AgentConfig):
     """Options of learnable gates.
 
     Attributes:
-        kind: how gates follow from what is learned: ``hard_concrete``, ``scaling`` or ``top_k``.
+        kind: how gates follow from what is learned: ``hard_concrete``, ``scaling`` or ``top_k``;
+            as a control ``random``, which learns how many units to keep, not which.
+        place: what gates scale: ``reads``, the weights that read a unit, or as a control
+            ``writes``, those that make it, where normalisation cancels them.
+        width: whether units have gates; without, all groups keep what they have.
+        depth: whether branches have gates, where the space decides about them.
         steps: gradient steps.
         learning_rate: Adam step size of the gates.
         weight_rate: Adam step size of the network's weights while gates are learned; 0 freezes
-            them. Candidates are scored with the weights of the dense network all the same.
+            them. Candidates are scored with the weights of the dense network all the same; the
+            network that is handed over has the trained ones where they are better.
         labels: share of the task's loss on the labels in the loss, besides agreement with the
             dense network's answers.
         ramp: share of the steps over which limits fall from the dense network's costs to their own.
@@ -35,6 +42,9 @@ class GatesConfig(AgentConfig):
 
     name: ClassVar[str] = "gates"
     kind: str = "hard_concrete"
+    place: str = "reads"
+    width: bool = True
+    depth: bool = True
     steps: int = 400
     learning_rate: float = 0.05
     weight_rate: float = 0.0
@@ -52,6 +62,8 @@ class GatesConfig(AgentConfig):
         """Checks the options."""
         super().__post_init__()
         KINDS.find(self.kind)
+        self.require(self.place in PLACES, "place", " or ".join(PLACES))
+        self.require(self.width or self.depth, "width", "true where depth is false")
         for field in ("steps", "snapshots"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
         for field in ("learning_rate", "spread", "max_multiplier"):

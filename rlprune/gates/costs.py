@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -69,6 +70,14 @@ class SoftCosts:
         ]
         self._calls += 1
         return torch.stack(values)
+
+    def state(self) -> dict[str, Any]:
+        """Tangents and their age, for :meth:`restore`."""
+        return {"tangents": dict(self._tangents), "calls": self._calls}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with earlier tangents, whatever was learned meanwhile."""
+        self._tangents, self._calls = dict(state["tangents"]), state["calls"]
 
     def _tangent(self, at: int, widths: Tensor) -> Tensor:
         known = self._tangents.get(at)

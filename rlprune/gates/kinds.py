@@ -40,6 +40,10 @@ class Gates(nn.Module, ABC):
         """``[n]`` how much of each unit is paid for: the chance that its gate is not zero."""
 
     @abstractmethod
+    def settled(self) -> Tensor:
+        """``[n]`` the gates without chance, as the learned network is handed on."""
+
+    @abstractmethod
     def scores(self) -> Tensor:
         """``[n]`` order of the units, the ones to keep highest."""
 
@@ -81,6 +85,11 @@ class HardConcrete(Gates):
         shift = self.beta * math.log(-self.gamma / self.zeta)
         return torch.sigmoid(self.log_alpha - shift)
 
+    def settled(self) -> Tensor:
+        """The stretched mean, clipped (eq. 13)."""
+        mean = torch.sigmoid(self.log_alpha)
+        return (mean * (self.zeta - self.gamma) + self.gamma).clamp(0.0, 1.0)
+
     def scores(self) -> Tensor:
         """Log odds."""
         return self.log_alpha.detach()
@@ -112,6 +121,10 @@ class Scaling(Gates):
         """The factors."""
         squared = self.w**2
         return squared / (squared + self.epsilon)
+
+    def settled(self) -> Tensor:
+        """The factors."""
+        return self.expected()
 
     def scores(self) -> Tensor:
         """Size of w."""
@@ -161,6 +174,21 @@ class TopK(Gates):
         """The group's keep ratio."""
         return torch.sigmoid(self.ratio)[self.blocks]
 
+    def settled(self) -> Tensor:
+        """The binary gates."""
+        return self.sample(torch.Generator()).detach()
+
     def scores(self) -> Tensor:
         """The learned scores."""
         return self.score.detach()
+
+
+@KINDS.register("random")
+class Random(TopK):
+    """The control: as many units as a learned keep ratio says, drawn once and for all."""
+
+    def __init__(self, blocks: Tensor, prior: Tensor) -> None:
+        super().__init__(blocks, prior)
+        generator = torch.Generator().manual_seed(len(prior))
+        drawn = torch.randn(len(prior), generator=generator).to(prior)
+        self.score = nn.Parameter(drawn, requires_grad=False)

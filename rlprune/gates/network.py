@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.func import functional_call
 from rlprune.errors import PlanError
 from rlprune.plan import Plan
 from rlprune.structure import Groups
+from rlprune.structure.groups import Slice
 from rlprune.structure.twin import copied
+
+PLACES = ("reads", "writes")
 
 
 class GatedNetwork(nn.Module):
@@ -27,13 +31,22 @@ class GatedNetwork(nn.Module):
         depth: whether droppable branches have gates too.
         trained: whether the copy's weights can be trained along; they share the network's memory
             otherwise.
+        place: ``reads``, or, as a control, ``writes``: gates then scale what makes a unit, in
+            front of any normalisation, and closed ones are not the masked network.
 
     Attributes:
         units: number of unit gates, those of ``groups.prunable`` one after the other.
         branches: names of the gated branches, whose gates come after them.
     """
 
-    def __init__(self, groups: Groups, *, depth: bool = False, trained: bool = False) -> None:
+    def __init__(
+        self,
+        groups: Groups,
+        *,
+        depth: bool = False,
+        trained: bool = False,
+        place: str = "reads",
+    ) -> None:
         super().__init__()
         memo: dict[int, Any] = {}
         for parameter in groups.model.parameters():
@@ -49,9 +62,8 @@ class GatedNetwork(nn.Module):
         start = 0
         for group in groups.prunable:
             numbers = torch.arange(start, start + group.width)
-            for part in groups.slices(group):
-                if part.role == "in":
-                    self._place(part.tensor, part.dim, part.index, numbers)
+            for part in _gated(groups.slices(group), place):
+                self._place(part.tensor, part.dim, part.index, numbers)
             start += group.width
         for at, name in enumerate(self.branches):
             for tensor in groups.branches[name].silence:
@@ -94,6 +106,15 @@ class GatedNetwork(nn.Module):
         """What the network answers behind its gates."""
         return functional_call(self.network, self._now, args, kwargs)
 
+    def folded(self) -> dict[str, Tensor]:
+        """State dict of a network without gates that computes what this one does now."""
+        state = self.network.state_dict()
+        firsts = {name: self._name(name) for name in state if name in self._groups.tensors}
+        return {
+            name: self._now.get(firsts.get(name, name), tensor).detach().clone()
+            for name, tensor in state.items()
+        }
+
     def values(self, plan: Plan) -> Tensor:
         """Gates ``[gates]`` in {0, 1} that stand for a plan."""
         masks = [mask.float() for mask in plan.masks().values()]
@@ -121,3 +142,12 @@ class GatedNetwork(nn.Module):
                 reads[at] = (dim, torch.where(fresh != nothing, fresh, known))
                 return
         reads.append((dim, fresh))
+
+
+def _gated(parts: Sequence[Slice], place: str) -> list[Slice]:
+    """The slices of a group's units that gates scale."""
+    if place == "reads":
+        return [part for part in parts if part.role == "in"]
+    made = [part for part in parts if part.role == "out"]
+    biases = {part.tensor.rpartition(".")[0] + ".bias" for part in made}
+    return [*made, *(part for part in parts if part.role == "tied" and part.tensor in biases)]

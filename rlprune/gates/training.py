@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,23 +14,28 @@ from torch import Tensor
 
 from rlprune.batches import Batch
 from rlprune.compensation import batch_statistics
-from rlprune.errors import ConfigError
+from rlprune.errors import CheckpointError, ConfigError, TrainingError
 from rlprune.gates.config import GatesConfig
 from rlprune.gates.costs import SoftCosts
 from rlprune.gates.kinds import KINDS
 from rlprune.gates.network import GatedNetwork
+from rlprune.identity import digest
 from rlprune.inputs import to_device
 from rlprune.modes import evaluating
 from rlprune.progress import track
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.tasks import Rows
+from rlprune.training.record import Recorder
 
 if TYPE_CHECKING:
     from rlprune.plan import Plan
     from rlprune.problem import Problem
     from rlprune.space.costs import CostModel
 
+logger = logging.getLogger(__name__)
+
 _TEMPERATURE = 1.0
+_CHECKPOINTS = 20
 _AHEAD = 2.0
 _REMEMBERED = 1 << 24
 """Numbers of the dense network's answers that are kept; beyond it they are computed anew."""
@@ -58,6 +64,26 @@ class Snapshot:
     costs: tuple[float, ...]
     multipliers: tuple[float, ...]
     seconds: float
+
+    def packed(self) -> dict[str, Any]:
+        """As plain values and tensors."""
+        return {**vars(self), "ratios": torch.from_numpy(self.ratios)}
+
+    @staticmethod
+    def unpacked(fields: dict[str, Any]) -> Snapshot:
+        """The inverse of :meth:`packed`."""
+        return Snapshot(**{**fields, "ratios": fields["ratios"].numpy()})
+
+
+@dataclass
+class _Place:
+    """How far a training has come."""
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
 
 
 class GateTraining:
@@ -104,7 +130,9 @@ class GateTraining:
         self._progress = progress
         self._generator = torch.Generator().manual_seed(seed)
         depth = problem.space.depth
-        self.network = GatedNetwork(groups, depth=depth, trained=config.weight_rate > 0)
+        self.network = GatedNetwork(
+            groups, depth=depth, trained=config.weight_rate > 0, place=config.place
+        )
         parameter = next(groups.model.parameters())
         self._device = parameter.device
         self._samples = [
@@ -119,6 +147,13 @@ class GateTraining:
         else:
             prior = _AHEAD * (2.0 * self.network.values(start) - 1.0)
         self.gates = KINDS.find(config.kind)(blocks.to(self._device), prior.to(self._device))
+        counts = torch.tensor([self.network.units, len(self.network.branches)])
+        open_ = torch.tensor([not config.width, not config.depth]).repeat_interleave(counts)
+        self._open = open_.to(self._device)
+        self._identity = {
+            "gates": digest([config, seed, start, groups.model, samples, problem.budgets])
+        }
+        self._folder = problem.folder
         self._blocks = len(widths)
         self._least = torch.tensor([float(g.legal_widths()[0]) for g in groups.prunable])
         self._costs = SoftCosts(problem, costs, depth=depth)
@@ -130,7 +165,11 @@ class GateTraining:
         ]
 
     def run(self, snapshots: int) -> Iterator[Snapshot]:
-        """Train, and stop ``snapshots`` times at equal distances, the last time at the end."""
+        """Train, and stop ``snapshots`` times at equal distances, the last time at the end.
+
+        Beside the problem's store a checkpoint is kept. A training that was interrupted gives the
+        snapshots it had given again and goes on where it was.
+        """
         c = self._config
         sets = [{"params": list(self.gates.parameters()), "lr": c.learning_rate}]
         if c.weight_rate:
@@ -138,20 +177,73 @@ class GateTraining:
             sets.append({"params": trained, "lr": c.weight_rate})
         optimizer = torch.optim.Adam(sets)
         stops = {round(c.steps * (k + 1) / snapshots) for k in range(snapshots)}
-        seconds = 0.0
-        losses: list[float] = []
-        order: list[int] = []
-        for step in track(range(1, c.steps + 1), "learning gates", show=self._progress):
+        every = max(1, c.steps // _CHECKPOINTS)
+        record = self._recorder(snapshots)
+        at = self._restored(record, optimizer)
+        yield from at.snapshots
+        steps = range(at.step + 1, c.steps + 1)
+        for step in track(steps, "learning gates", show=self._progress):
             started = time.process_time()
-            if not order:
+            if not at.order:
                 drawn = torch.randperm(len(self._samples), generator=self._generator)
-                order = drawn.tolist()
-            loss, costs = self._step(optimizer, order.pop(), (step - 1) / c.steps)
-            losses.append(loss)
-            seconds += time.process_time() - started
+                at.order = drawn.tolist()
+            loss, costs = self._step(optimizer, at.order.pop(), (step - 1) / c.steps)
+            at.losses.append(loss)
+            at.step, at.seconds = step, at.seconds + time.process_time() - started
             if step in stops:
-                yield self._snapshot(step, losses, costs, seconds)
-                losses = []
+                at.snapshots.append(self._snapshot(step, at.losses, costs, at.seconds))
+                at.losses = []
+            if step in stops or step % every == 0:
+                record.save(self._state(at, optimizer))
+            if step in stops:
+                yield at.snapshots[-1]
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """State dict of the network as trained, its gates folded in; None where it was frozen."""
+        if not self._config.weight_rate:
+            return None
+        self.gates.anneal(1.0)
+        with torch.no_grad():
+            self.network.set(torch.where(self._open, 1.0, self.gates.settled()))
+            return self.network.folded()
+
+    def _recorder(self, snapshots: int) -> Recorder:
+        identity = {**self._identity, "snapshots": str(snapshots)}
+        if self._folder is None:
+            return Recorder(None, identity)
+        return Recorder(self._folder / f"gates-{digest(identity)[:12]}", identity)
+
+    def _state(self, at: _Place, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return {
+            "place": {**vars(at), "snapshots": [snapshot.packed() for snapshot in at.snapshots]},
+            "gates": self.gates.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "weights": self.network.network.state_dict() if self._config.weight_rate else None,
+            "multipliers": [multiplier.state() for multiplier in self.multipliers],
+            "generator": self._generator.get_state(),
+            "tangents": self._costs.state(),
+        }
+
+    def _restored(self, record: Recorder, optimizer: torch.optim.Optimizer) -> _Place:
+        """Where an interrupted training was, put back as it was; the beginning without one."""
+        try:
+            state = record.load()
+        except (CheckpointError, TrainingError) as error:
+            logger.warning("gates are learned from the start: %s", error)
+            state = None
+        if state is None:
+            return _Place()
+        self.gates.load_state_dict(state["gates"])
+        optimizer.load_state_dict(state["optimizer"])
+        if state["weights"] is not None:
+            self.network.network.load_state_dict(state["weights"])
+        for multiplier, known in zip(self.multipliers, state["multipliers"], strict=True):
+            multiplier.restore(known)
+        self._generator.set_state(state["generator"])
+        self._costs.restore(state["tangents"])
+        place = state["place"]
+        logger.info("learning gates goes on after step %d", place["step"])
+        return _Place(**{**place, "snapshots": [Snapshot.unpacked(s) for s in place["snapshots"]]})
 
     def _step(
         self, optimizer: torch.optim.Optimizer, place: int, progress: float
@@ -161,7 +253,8 @@ class GateTraining:
         left = max(1.0 - progress / c.ramp, 0.0) if c.ramp else 0.0
         targets = 1.0 + (self._start - 1.0) * left**3
         with torch.enable_grad():
-            loss = self._loss(place, self.gates.sample(self._generator))
+            drawn = torch.where(self._open, 1.0, self.gates.sample(self._generator))
+            loss = self._loss(place, drawn)
             costs = self._costs(*self._expected())
             violations = costs / torch.from_numpy(targets).to(costs) - 1.0
             lambdas = [
@@ -200,10 +293,14 @@ class GateTraining:
 
     def _expected(self) -> tuple[Tensor, Tensor]:
         """Expected widths ``[groups]``, no less than the least legal ones, and open branches."""
-        sums = self.gates.expected().new_zeros(self._blocks)
-        sums = sums.index_add(0, self.gates.blocks, self.gates.expected())
+        expected = self._opened()
+        sums = expected.new_zeros(self._blocks).index_add(0, self.gates.blocks, expected)
         groups = len(self._least)
         return torch.maximum(sums[:groups], self._least.to(sums)), sums[groups:]
+
+    def _opened(self) -> Tensor:
+        """``[gates]`` how far gates are open; those that are not learned are."""
+        return torch.where(self._open, 1.0, self.gates.expected())
 
     def _snapshot(
         self, step: int, losses: list[float], costs: tuple[float, ...], seconds: float
@@ -211,7 +308,7 @@ class GateTraining:
         self.gates.anneal(step / self._config.steps)
         with torch.no_grad():
             widths, branches = (part.cpu().numpy() for part in self._expected())
-            values = self.gates.expected().cpu()
+            values = self._opened().cpu()
         dense = np.array([group.width for group in self._groups.prunable], dtype=np.float64)
         opened = dict(zip(self.network.branches, branches.tolist(), strict=True))
         ratios = np.empty(len(self._space))
@@ -222,7 +319,12 @@ class GateTraining:
                 opened[decision.name] if branch else widths[columns].sum() / dense[columns].sum()
             )
             ratios[at] = ratio
-        parts = self.gates.scores().cpu()[: self.network.units].split(dense.astype(int).tolist())
+        parts = (
+            self.gates.scores()
+            .cpu()
+            .clone()[: self.network.units]
+            .split(dense.astype(int).tolist())
+        )
         return Snapshot(
             step=step,
             ratios=np.clip(ratios, self._space.lowest, self._space.highest),

@@ -122,6 +122,11 @@ class Problem:
             raise
 
     @property
+    def folder(self) -> Path | None:
+        """Where the store lies; None where results are kept in memory only."""
+        return self._store.folder
+
+    @property
     def groups(self) -> Groups:
         """The network's groups."""
         return self.space.groups

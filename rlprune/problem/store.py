@@ -38,6 +38,7 @@ class Store:
 
     Attributes:
         reference: The stored values (those given, for a new file).
+        folder: Where the file lies, or None.
 
     Raises:
         CheckpointError: The file belongs to another network, budget or setting, or is no store.
@@ -54,6 +55,7 @@ class Store:
         self._results: dict[tuple[str, str], Any] = {}
         self._plans: dict[str, Plan] = {}
         self._file: TextIO | None = None
+        self.folder = None if path is None else Path(path).parent
         if path is None:
             return
         path, identity = Path(path), {name: digest(cause) for name, cause in causes.items()}

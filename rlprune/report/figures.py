@@ -186,6 +186,36 @@ def front(table: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def gates(snapshots: Sequence[Mapping[str, Any]]) -> Figure:
+    """How far gates were open along their training: layers and branches over time, all at the end.
+
+    Args:
+        snapshots: ``step``, ``groups`` and ``branches`` (mean openness by name) and ``histogram``.
+    """
+    steps = [row["step"] for row in snapshots]
+    kinds = [kind for kind in ("groups", "branches") if snapshots[0][kind]]
+    counts = [len(snapshots[0][kind]) for kind in kinds]
+    figure = _figure(_WIDTH, 0.17 * sum(counts) + 1.2 * len(kinds) + 0.6)
+    grid = figure.add_gridspec(len(kinds), 2, width_ratios=(3, 1), height_ratios=counts)
+    for row, kind in enumerate(kinds):
+        names = list(snapshots[0][kind])
+        axes = figure.add_subplot(grid[row, 0])
+        values = [[moment[kind][name] for moment in snapshots] for name in names]
+        image = axes.imshow(values, vmin=0, vmax=1, aspect="auto", cmap="Blues")
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+        axes.set_xticks(range(len(steps)), [str(step) for step in steps], fontsize=7)
+        axes.set_title("units, mean of every group" if kind == "groups" else kind, fontsize=8)
+    axes.set_xlabel("step")
+    figure.colorbar(image, ax=figure.axes[: len(kinds)], label="open")
+    last = snapshots[-1]["histogram"]
+    below = figure.add_subplot(grid[:, 1])
+    below.bar([(at + 0.5) / len(last) for at in range(len(last))], last, 0.9 / len(last),
+              color=KEPT)  # fmt: skip
+    below.set_xlabel("open, at the end")
+    below.set_ylabel("gates")
+    return figure
+
+
 def sparsity(table: Mapping[str, Any]) -> Figure:
     """Size, latency and quality of networks with zeros and of compacted ones."""
     shown = table["rows"]

@@ -99,6 +99,7 @@ def render(report: Mapping[str, Any], history: Sequence[Mapping[str, str]], fold
     )
     if history:
         parts.append(picture(figures.search(history), "quality and multipliers by evaluation"))
+    parts.append(_gates(report))
     rows_of_training = report["finetune"]["history"]
     metric = rows.held_out(report)
     if rows_of_training and metric is not None:
@@ -145,6 +146,27 @@ def _start(report: Mapping[str, Any]) -> str:
     """Where the agent's policy came from, if it was not a fresh one."""
     start = report.get("start")
     return f", going on from {html.escape(start)}" if start else ""
+
+
+def _gates(report: Mapping[str, Any]) -> str:
+    """What learnable gates did, where they were the agent."""
+    snapshots = report.get("gates", [])
+    if not snapshots:
+        return ""
+    text = "how far the gates of every layer and branch were open along their training"
+    parts = ["<h2>The gates</h2>", picture(figures.gates(snapshots), text)]
+    dropped = report.get("dropped", [])
+    if snapshots[-1]["branches"]:
+        names = html.escape(", ".join(dropped)) if dropped else "none"
+        parts.append(f"<p>Branches dropped by the plan: {names}.</p>")
+    weights = report.get("weights")
+    if weights:
+        taken = "learned" if weights["taken"] else "dense"
+        parts.append(
+            f"<p>Quality {weights['dense']:.4g} with the dense network's weights, "
+            f"{weights['learned']:.4g} with those trained along: the {taken} ones were taken.</p>"
+        )
+    return "".join(parts)
 
 
 def _rounds(report: Mapping[str, Any]) -> str:

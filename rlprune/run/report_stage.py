@@ -83,6 +83,9 @@ def run_report(
             "trust": _needs_trust(job),
             "agent": job.settings["search"]["agent"],
             "start": search.get("start"),
+            "weights": search.get("weights", {}),
+            "dropped": search.get("dropped", []),
+            "gates": _gates(job),
             "rounds": search.get("rounds") or tuned.get("rounds", []),
             "seed": job.spec.seed,
             "latency": settings,
@@ -100,6 +103,14 @@ def run_report(
         history = list(csv.DictReader(file))
     write_text(job.folder / "report.html", render(report, history, job.folder.path))
     return report
+
+
+def _gates(job: Job) -> list[dict[str, Any]]:
+    """The moments of a training of gates; none where another agent searched."""
+    from rlprune.search.agent import load_state
+
+    found: list[dict[str, Any]] = load_state(job.folder.path).get("snapshots", [])
+    return found
 
 
 def _needs_trust(job: Job) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import io
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from rlprune.files import read_json, write_json, write_tensors, write_text
 from rlprune.plan import Plan
 from rlprune.run.job import Job
 from rlprune.run.verify import MARGIN, over_limit, require_met, values_of
+from rlprune.structure.twin import copied
 
 if TYPE_CHECKING:
     from rlprune.budgets import ResolvedBudget
@@ -133,7 +136,7 @@ def starting_agent(job: Job) -> Agent:
     agent = resolve_agent(job.spec.agent)
     kept = job.folder / START
     start = getattr(agent.config, "start", None)
-    if start is None:
+    if start is None or agent.starts_from_plan:
         shutil.rmtree(kept, ignore_errors=True)
         return agent
     if (read_json(kept / _ORIGIN) or {}).get("folder") != str(start):
@@ -162,7 +165,10 @@ def write_found(job: Job, evaluator: Problem, result: SearchResult) -> dict[str,
     from rlprune.search.agent import RUN_SUBFOLDER
 
     plan, network, costs = _choose(job, evaluator, [f.evaluation.plan for f in result.finalists])
+    network, weights = _with_learned(job, evaluator, plan, network, result.agent)
     write_plan(job, plan, network, list(result.history))
+    for scratch in job.folder.path.glob("gates-*"):
+        shutil.rmtree(scratch)
     shutil.rmtree(job.folder / RUN_SUBFOLDER, ignore_errors=True)
     result.agent.save(job.folder / RUN_SUBFOLDER)
     return {
@@ -175,9 +181,39 @@ def write_found(job: Job, evaluator: Problem, result: SearchResult) -> dict[str,
         "seconds": result.seconds,
         "stats": dict(evaluator.stats),
         "start": result.agent.origin,
+        "weights": weights,
         "budgets": told_budgets(evaluator.budgets),
         "groups": told_groups(job, plan),
     }
+
+
+def _with_learned(
+    job: Job, problem: Problem, plan: Plan, network: nn.Module, agent: Agent
+) -> tuple[nn.Module, dict[str, float]]:
+    """The plan's network with the weights that an agent has trained, where they are better.
+
+    Both are scored on the samples of finalists. The learned ones have adapted to what is gone and
+    are not compensated, but for the statistics of batch normalisation.
+
+    Returns:
+        The network, both scores and whether the learned weights were ``taken``; nothing of these
+        where the agent has trained none.
+    """
+    if agent.weights is None:
+        return network, {}
+    from rlprune.problem import qualities
+
+    adapted = replace(job.asked, compensation=None if job.data is None else "bn")
+    dense = copied(job.groups.model, {})
+    dense.load_state_dict(agent.weights)
+    other = replace(job, dense=dense.eval(), asked=adapted).compacted(plan)
+    _, score = qualities(job.groups.model, job.data, job.score, job.spec.evaluator, job.calibration)
+    found = {"dense": score(copy.deepcopy(network)), "learned": score(copy.deepcopy(other))}
+    costs = values_of(problem.budgets, other, job.example_inputs)
+    met = not over_limit(problem.budgets, costs, MARGIN)
+    better = met and found["learned"] > found["dense"]
+    log.info("quality %(dense).4g with the dense weights, %(learned).4g with the learned", found)
+    return (other if better else network), {**found, "taken": float(better)}
 
 
 def told_budgets(budgets: Sequence[ResolvedBudget]) -> dict[str, dict[str, Any]]:

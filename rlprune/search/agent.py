@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rlprune.errors import CheckpointError, ConfigError
 from rlprune.locate import locate
 from rlprune.options import check_types
+from rlprune.plan import Plan
 from rlprune.plugins import Registry
 from rlprune.space import ANCHORS
 
 if TYPE_CHECKING:
-    from rlprune.plan import Plan
+    from torch import Tensor
+
     from rlprune.problem import Evaluation
     from rlprune.search.session import Session
 
@@ -48,7 +51,8 @@ class AgentConfig:
 
     Attributes:
         anchor: what action 0 stands for, and so where a search begins: ``uniform``, one keep ratio
-            everywhere, or ``sensitivity``, the plan with the least predicted damage.
+            everywhere, ``sensitivity``, the plan with the least predicted damage, or a plan found
+            before, by whatever agent: its JSON file, or the folder of a run.
     """
 
     name: ClassVar[str] = ""
@@ -58,7 +62,8 @@ class AgentConfig:
         """Checks types, then values; subclasses extend it."""
         with contextlib.suppress(NameError):  # hints that only a type checker can read
             check_types(self, f"agent {self.name!r}")
-        self.require(self.anchor in ANCHORS, "anchor", " or ".join(ANCHORS))
+        known = self.anchor in ANCHORS or _is_path(self.anchor)
+        self.require(known, "anchor", f"{', '.join(ANCHORS)} or the path of a plan or a run")
 
     def require(self, condition: bool, field: str, valid: str) -> None:
         """Raises :class:`ConfigError` naming ``field`` and its value unless ``condition``."""
@@ -83,6 +88,7 @@ class Agent:
         state: what was learned, JSON-serialisable; saved with the run.
         origin: where what was learned before comes from; None for an agent that starts from
             nothing.
+        weights: state dict of a copy of the dense network that the search has trained, or None.
     """
 
     config_class: ClassVar[type[AgentConfig]] = AgentConfig
@@ -92,7 +98,10 @@ class Agent:
     #: an agent is asked for all that remains, which keeps every worker busy; others are asked for
     #: as many plans as there are workers.
     batches: ClassVar[bool] = False
+    #: Whether ``config.start`` names a plan, whatever made it, and not an agent of this kind.
+    starts_from_plan: ClassVar[bool] = False
     session: Session
+    weights: dict[str, Tensor] | None = None
 
     def __init__(self, config: AgentConfig | None = None) -> None:
         self.config = self.config_class() if config is None else config
@@ -107,15 +116,21 @@ class Agent:
     def identity(self) -> dict[str, Any]:
         """Kind, options and what was learned before (see :mod:`rlprune.identity`)."""
         told = {"name": self.name, "type": type(self), "config": self.config, "state": self.state}
+        if _is_path(self.config.anchor):
+            told["anchor"] = Plan.read(self.config.anchor).digest
         if self.config_class is not AgentConfig:
             return told
-        known = {"session", "config", "state", "origin"}
+        known = {"session", "config", "state", "origin", "weights"}
         own = {k: v for k, v in vars(self).items() if k not in known and not k.startswith("_")}
         return {**told, "options": own}
 
     def options(self) -> dict[str, Any]:
         """How the session's codec and environments are made: ``anchor`` and ``project``."""
-        return {"anchor": self.config.anchor, "project": self.project}
+        anchor = self.config.anchor
+        return {
+            "anchor": Plan.read(anchor) if _is_path(anchor) else anchor,
+            "project": self.project,
+        }
 
     def start(self, session: Session) -> None:
         """Begins a search; subclasses extend it."""
@@ -178,16 +193,18 @@ class Agent:
             CheckpointError: nothing readable there, or it belongs to another kind of agent.
         """
         file = saved_in(folder) / _STATE_FILE
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"cannot read a saved agent from {file}: {error}") from error
+        record = _record(file)
         if record.get("agent") != self.name:
             raise CheckpointError(
                 f"{file} holds a {record.get('agent')!r} agent, expected {self.name!r}"
             )
         self.state = record["state"]
         self.origin = str(folder)
+
+
+def _is_path(anchor: str) -> bool:
+    """Whether an anchor is meant as a path rather than a name."""
+    return anchor not in ANCHORS and (os.sep in anchor or Path(anchor).expanduser().exists())
 
 
 def saved_in(folder: str | Path) -> Path:
@@ -203,6 +220,19 @@ def saved_in(folder: str | Path) -> Path:
     below = sorted(path.parents[1] for path in folder.glob(f"*/{RUN_SUBFOLDER}/{_STATE_FILE}"))
     hint = f"; give one of {', '.join(map(str, below))}" if below else ""
     raise CheckpointError(f"cannot read a saved agent from {folder}: no {_STATE_FILE} there{hint}")
+
+
+def load_state(folder: str | Path) -> dict[str, Any]:
+    """What a saved agent has learned, whatever its kind (see :func:`saved_in`)."""
+    found: dict[str, Any] = _record(saved_in(folder) / _STATE_FILE)["state"]
+    return found
+
+
+def _record(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read a saved agent from {file}: {error}") from error
 
 
 def copy_saved(folder: str | Path, target: Path) -> None:

@@ -34,14 +34,15 @@ class Codec:
 
     Args:
         problem: knows what plans cost.
-        anchor: one of :data:`ANCHORS`.
+        anchor: one of :data:`ANCHORS`, or a plan: action 0 is then that plan on the budgets, and
+            the other plans keep its units as far as they keep as many.
         project: whether plans are scaled onto the budgets (:func:`rlprune.space.onto_budgets`), or
             taken as they are, feasible or not.
         costs: a cost model that another codec of the problem has built.
 
     Attributes:
         space: the problem's decisions.
-        around: the anchor's name.
+        around: the anchor's name, or the plan.
         project: as given.
         anchor: ``[n]`` ratios that action 0 stands for.
         costs: the cost model.
@@ -50,17 +51,18 @@ class Codec:
 
     Raises:
         ConfigError: the anchor is unknown.
+        PlanError: the anchor is a plan of another network.
     """
 
     def __init__(
         self,
         problem: Priced,
-        anchor: str = "uniform",
+        anchor: str | Plan = "uniform",
         *,
         project: bool = True,
         costs: CostModel | None = None,
     ) -> None:
-        if anchor not in ANCHORS:
+        if not isinstance(anchor, Plan) and anchor not in ANCHORS:
             raise ConfigError(f"anchor must be one of {', '.join(ANCHORS)}, got {anchor!r}")
         self.problem = problem
         self.space = problem.space
@@ -69,9 +71,14 @@ class Codec:
         self.costs = costs or CostModel(problem)
         self.damage_roots: tuple[np.ndarray, ...] | None = None
         self._final: dict[bytes, Choice] = {}
+        self._near = anchor if isinstance(anchor, Plan) else None
         choice = self.costs.uniform
-        if anchor == "sensitivity" and problem.sensitivity is not None:
+        if anchor != "uniform" and problem.sensitivity is not None:
             self.damage_roots = tuple(np.sqrt(curve) for curve in problem.sensitivity)
+        if self._near is not None:
+            self.space.check(self._near)
+            choice = onto_budgets(problem, self.space.ratios(self._near), self.costs)
+        elif anchor == "sensitivity" and problem.sensitivity is not None:
             choice = self._least_damage(problem.sensitivity)
         self.anchor = np.array(choice) / self.space.sizes
         reach = np.where(self.space.branches, _BRANCH_REACH, 1.0)
@@ -114,11 +121,11 @@ class Codec:
 
     def plan_of(self, ratios: np.ndarray) -> Plan:
         """The plan that ``[n]`` keep ratios are evaluated as; see :meth:`plan`."""
-        return self.space.plan(self._choice(ratios))
+        return self._plan(self._choice(ratios))
 
     def settled(self, choice: Choice) -> Plan:
         """The plan of a choice, which is projected only where it breaks a budget."""
-        plan = self.space.plan(choice)
+        plan = self._plan(choice)
         if self.project and max(self.problem.violations(plan).values()) > 0:
             return self.plan_of(np.array(choice) / self.space.sizes)
         return plan
@@ -133,7 +140,7 @@ class Codec:
         It is certain but where a budget without a formula makes the projection a forecast.
         """
         if self.project and any(budget.estimate is None for budget in self.problem.budgets):
-            return self.space.plan(self.space.choice(self.previews(actions[None]).ratios[0]))
+            return self._plan(self.space.choice(self.previews(actions[None]).ratios[0]))
         return self.plan(actions)
 
     def clamped(self, taken: np.ndarray, ratio: float) -> float:
@@ -163,6 +170,10 @@ class Codec:
             middle = (low + high) / 2
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
+
+    def _plan(self, choice: Choice) -> Plan:
+        near = self._near
+        return self.space.plan(choice) if near is None else self.space.adjusted(near, choice)
 
     def _choice(self, ratios: np.ndarray) -> Choice:
         if not self.project:
