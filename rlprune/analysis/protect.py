@@ -72,5 +72,6 @@ def protect(
     for concept, limit in limits.items():
         rows = concept_rows(corpus, concept)[:count]
         name = f"loss of {concept}"
-        found[name] = Budget(fn=ConceptLoss(batches, rows), limit=limit, name=name)
+        loss = ConceptLoss(batches, rows)
+        found[name] = Budget(fn=loss, limit=limit, name=name, rising=True)
     return found

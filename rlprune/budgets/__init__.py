@@ -24,6 +24,7 @@ from rlprune.budgets.metrics import (
     count_params,
     peak_memory,
 )
+from rlprune.budgets.protected import ClassLoss, protected
 from rlprune.budgets.sequences import KvBytes, TokenMs, kv_bytes
 from rlprune.budgets.sets import BudgetSets, sets
 from rlprune.budgets.stored import Nonzeros, StoredBytes, count_nonzeros, stored_bytes
@@ -33,6 +34,7 @@ __all__ = [
     "Budget",
     "BudgetSets",
     "Bytes",
+    "ClassLoss",
     "DiskBytes",
     "Estimate",
     "KvBytes",
@@ -57,6 +59,7 @@ __all__ = [
     "kv_bytes",
     "parse",
     "peak_memory",
+    "protected",
     "reported",
     "resolve",
     "sets",

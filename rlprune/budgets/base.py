@@ -47,6 +47,10 @@ class Estimate:
         return self.one(widths)
 
 
+NOTHING = Estimate(one=lambda widths: 0.0, many=lambda widths: np.zeros(len(widths)))
+"""What a space takes for the cost of a budget that shrinking does not help to meet."""
+
+
 @dataclass(frozen=True)
 class ResolvedBudget:
     """A budget bound to one dense network: everything in absolute units.
@@ -65,6 +69,7 @@ class ResolvedBudget:
         fractions: Whether a plain number in (0, 1] is a share of the dense value.
         holders: Which layers hold the cost, to explain a limit that cannot be met.
         cause: Description of what its values depend on besides the network.
+        rising: Whether the value rises as a network gets smaller, as losses do.
     """
 
     name: str
@@ -79,6 +84,7 @@ class ResolvedBudget:
     fractions: bool = False
     holders: Holders = BY_PARAMETERS
     cause: Any = None
+    rising: bool = False
 
     def identity(self) -> Any:
         """What its values depend on besides the network; the limit does not count."""
@@ -141,6 +147,9 @@ class Budget:
         version: What ``fn`` depends on beyond its code, in any words: the date of a table that it
             reads, a device's firmware. Stored results are used again for the same version only;
             see :mod:`rlprune.identity` for what is seen without it.
+        rising: The value rises as a network gets smaller: a loss that may not grow beyond the
+            limit. Plans are not scaled onto such a budget; it is measured on what is evaluated,
+            compensated, and what exceeds it is not returned.
 
     Raises:
         BudgetError: ``fn`` is not callable, or the limit is unusable.
@@ -155,6 +164,7 @@ class Budget:
     measured: ClassVar[bool] = False
     guarded: ClassVar[bool] = True
     holders: ClassVar[Holders] = BY_PARAMETERS
+    rising: bool = False
 
     def __init__(
         self,
@@ -162,6 +172,7 @@ class Budget:
         limit: float | str,
         name: str | None = None,
         version: str | int | float | None = None,
+        rising: bool = False,
     ) -> None:
         if not callable(fn):
             raise BudgetError(
@@ -170,6 +181,8 @@ class Budget:
             )
         self.fn = fn
         self.version = version
+        if rising:
+            self.rising = True
         self.name = name or _name_of(fn)
         self.limit: Limit = parse_limit(
             limit, budget=self.name, unit=self.unit, fractions=self.fractions
@@ -225,6 +238,8 @@ class Budget:
         if limit >= dense:
             logger.info("budget %r: the dense network already meets it (%g)", self.name, dense)
         estimate = None if groups is None else self._estimate(groups)
+        if self.rising:
+            estimate = NOTHING
         return ResolvedBudget(
             name=self.name,
             limit=limit,
@@ -238,6 +253,7 @@ class Budget:
             fractions=self.fractions,
             holders=self.holders,
             cause=cause,
+            rising=self.rising,
         )
 
     def value_of(self, model: nn.Module, example_inputs: ExampleInputs) -> float:

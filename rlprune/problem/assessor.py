@@ -12,7 +12,8 @@ from torch import nn
 
 from rlprune.budgets import ResolvedBudget
 from rlprune.compaction import Workspace
-from rlprune.compensation import Context, methods
+from rlprune.compensation import Context, methods, recalibrate
+from rlprune.compensation.statistics import batch_norms
 from rlprune.memory import peak_memory
 from rlprune.problem.quality import Quality, checked
 
@@ -34,11 +35,13 @@ class Request:
         plan: the plan.
         score: which score is wanted, if any.
         budgets: names of the budgets whose function is to be run.
+        rising: names of those to be run on the compensated candidate.
     """
 
     plan: Plan
     score: Score | None = None
     budgets: tuple[str, ...] = ()
+    rising: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,33 +128,55 @@ class Assessor:
         self._seconds = dict.fromkeys(PARTS, 0.0)
         costs, cost_seconds = self._costs(request)
         start = time.perf_counter()
-        score = None if request.score is None else self._score(request.plan, request.score)
+        score = None
+        if request.score is not None or request.rising:
+            candidate = self._compensated(request.plan)
+            if request.score is not None:
+                score = self._score(candidate, request.plan, request.score)
         seconds = time.perf_counter() - start
+        if request.rising:
+            risen, risen_seconds = self._risen(candidate, request)
+            costs, cost_seconds = {**costs, **risen}, {**cost_seconds, **risen_seconds}
         return Answer(score, seconds, costs, cost_seconds, self._seconds, peak_memory())
 
     def _costs(self, request: Request) -> tuple[dict[str, float], dict[str, float]]:
-        costs: dict[str, float] = {}
-        seconds: dict[str, float] = {}
         if not request.budgets:
-            return costs, seconds
+            return {}, {}
         with self._timed("build"):
             candidate = self._workspace.build(request.plan)
+        return self._run(request.budgets, candidate, request.plan)
+
+    def _risen(
+        self, candidate: nn.Module, request: Request
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Costs of a compensated candidate, whose stored statistics are renewed for it."""
+        if self._calibration and batch_norms(candidate):
+            recalibrate(candidate, self._calibration)
+        return self._run(request.rising, candidate, request.plan)
+
+    def _run(
+        self, names: Sequence[str], candidate: nn.Module, plan: Plan
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        costs: dict[str, float] = {}
+        seconds: dict[str, float] = {}
+        widths, inputs = list(plan.widths.values()), self.groups.example_inputs
         with self._timed("cost"):
-            for name in request.budgets:
+            for name in names:
                 start = time.perf_counter()
-                widths = list(request.plan.widths.values())
-                inputs = self.groups.example_inputs
                 costs[name] = self.budgets[name].value(candidate, inputs, widths)
                 seconds[name] = time.perf_counter() - start
         return costs, seconds
 
-    def _score(self, plan: Plan, score: Score) -> float:
+    def _compensated(self, plan: Plan) -> nn.Module:
         with self._timed("build"):
             candidate = self._workspace.build(plan)
         with self._timed("compensate"):
             context = Context(self.groups, plan, candidate, self._calibration)
             for method in self.methods:
                 method.apply(context)
+        return candidate
+
+    def _score(self, candidate: nn.Module, plan: Plan, score: Score) -> float:
         with self._timed("forward"):
             return checked(self._scores[score], candidate, tuple(plan.widths.values()))
 

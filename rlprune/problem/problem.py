@@ -6,6 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,17 @@ class Problem:
             self._put_costs(plan, answers)
         return self._costs(plan)
 
+    def all_costs(self, plan: Plan) -> dict[str, float]:
+        """As :meth:`costs`, with those that rise as networks shrink, which nothing foretells.
+
+        There they are 0; here the compensated candidate is measured, once for every plan.
+        """
+        costs = self.costs(plan)
+        if self._rising and self._store.get("rising", plan) is None:
+            request = Request(plan, None, (), self._rising)
+            self._put_risen(plan, next(iter(self._answers([request]))))
+        return self._with_risen(plan, costs)
+
     @property
     def priced(self) -> Mapping[Plan, Mapping[str, float]]:
         """Values of the black boxes of every plan measured in this search, in order."""
@@ -204,7 +216,8 @@ class Problem:
         for plan in fresh:
             clocks, others = self._unknown(plan)
             timed += [Request(plan, None, clocks)] if clocks else []
-            requests[plan] = Request(plan, "quality", others)
+            risen = not self._rising or self._store.get("rising", plan) is not None
+            requests[plan] = Request(plan, "quality", others, () if risen else self._rising)
         timings = self._timed(timed)
         with_clocks = {request.plan for request in timed}
         answers = self._answers(list(requests.values()))
@@ -328,6 +341,16 @@ class Problem:
     def _black_boxes(self) -> tuple[ResolvedBudget, ...]:
         return tuple(budget for budget in self.budgets if budget.estimate is None)
 
+    @property
+    def _rising(self) -> tuple[str, ...]:
+        return tuple(budget.name for budget in self.budgets if budget.rising)
+
+    def _put_risen(self, plan: Plan, answer: Answer) -> None:
+        self._store.put("rising", plan, {name: answer.costs[name] for name in self._rising})
+
+    def _with_risen(self, plan: Plan, costs: dict[str, float]) -> dict[str, float]:
+        return {**costs, **self._store.get("rising", plan)} if self._rising else costs
+
     def _stored_costs(self, plan: Plan) -> dict[str, Any] | None:
         """``values`` and ``seconds`` of the black boxes, if they were called for this plan."""
         found: dict[str, Any] | None = self._store.get("costs", plan)
@@ -362,13 +385,17 @@ class Problem:
     def _book(self, plan: Plan, answer: Answer | None, clocked: list[Answer]) -> Evaluation:
         """Enter a plan into the ledger, from its answer or from the store."""
         if answer is not None:
+            if any(name in answer.costs for name in self._rising):
+                self._put_risen(plan, answer)
+                rest = {n: v for n, v in answer.costs.items() if n not in self._rising}
+                answer = replace(answer, costs=rest)
             if answer.costs or clocked:
                 self._put_costs(plan, [*clocked, answer])
-            costs = self._costs(plan)
+            costs = self._with_risen(plan, self._costs(plan))
             result = {"quality": answer.score, "seconds": answer.seconds, "costs": costs}
             self._store.put("evaluation", plan, result)
         else:
-            costs = self.costs(plan)
+            costs = self.all_costs(plan)
             self._replayed += 1
         stored = self._store.get("evaluation", plan)
         evaluation = Evaluation(
@@ -411,7 +438,7 @@ class Problem:
         widths = list(plan.widths.values())
         candidate = self.candidate(plan)
         for budget in self.budgets:
-            if budget.estimate is None:
+            if budget.estimate is None or budget.rising:
                 continue
             real = budget.value(candidate, self.groups.example_inputs, widths)
             guess = budget.estimate(widths)

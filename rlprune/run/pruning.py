@@ -6,11 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from rlprune.budgets import Budget
+from rlprune.budgets import Budget, protected
 from rlprune.callbacks import resolve as resolve_callbacks
 from rlprune.data import Data
 from rlprune.files import plain
@@ -35,6 +36,7 @@ def prune(
     quality: QualitySpec | Mapping[str, Any] | None = None,
     data: Any = None,
     score: Callable[[nn.Module], float] | None = None,
+    protect: Mapping[str, Any] | None = None,
     task: Any = RunSpec.task,
     agent: Any = RunSpec.agent,
     evaluations: int = RunSpec.evaluations,
@@ -85,6 +87,10 @@ def prune(
         data: Training, held-out and test samples: :class:`rlprune.Data`, its arguments as a
             mapping, or training samples alone (a pair of tensors, a data set, a loader).
         score: ``score(network) -> float``, higher is better; replaces the score on held-out data.
+        protect: What must not be forgotten: class of the data -> the most the loss on its samples
+            may be, ``{"cat": "110%"}`` of the dense network's; or budgets under names of their own,
+            such as those of :func:`rlprune.analysis.protect` on concepts of source code. They
+            bind the network before fine-tuning and the one that is handed over.
         task: What the network is for: ``image_classification``, ``text_classification``,
             ``language_modeling``, ``regression``, ``segmentation``, the dotted path of your own, a
             mapping with options, or a :class:`rlprune.tasks.Task`. None takes the data's, which
@@ -162,6 +168,21 @@ def _telling(job: Job) -> Iterator[None]:
         yield
 
 
+def _with_protected(spec: RunSpec, data: Data | None) -> RunSpec:
+    """The specification with what is protected among its budgets."""
+    if not spec.protect:
+        return spec
+    found = protected(
+        spec.protect,
+        None if data is None else data.task,
+        None if data is None else data.calibration(spec.evaluator.calibration_images),
+        None if data is None else data.class_names,
+    )
+    asked = spec.budgets
+    both = {**asked, **found} if isinstance(asked, Mapping) else [*asked, *found.values()]
+    return replace(spec, budgets=both, protect={})
+
+
 def launch(
     spec: RunSpec,
     model: nn.Module,
@@ -187,8 +208,10 @@ def launch(
         ConfigError: Another process works in the run folder, or whatever is wrong with the options.
         RlpruneError: As :func:`prune`.
     """
-    asked, told = spec.asked(), resolve_callbacks(callbacks)
+    told = resolve_callbacks(callbacks)
     samples = None if data is None else Data.of(data).for_task(spec.task)
+    spec = _with_protected(spec, samples)
+    asked = spec.asked()
     with tempfile.TemporaryDirectory(prefix="rlprune-") as scratch:
         folder = RunFolder(scratch if spec.out_dir is None else spec.out_dir)
         job = Job.open(

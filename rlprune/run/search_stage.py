@@ -253,13 +253,15 @@ def _choose(
         over = over_limit(budgets, costs, MARGIN)
         if not over:
             return plan, network, costs
-        if not any(budget.measured for budget in over):
+        if not any(budget.measured or budget.rising for budget in over):
             require_met(budgets, network, job.example_inputs, "the network of the chosen plan")
         log.info("%r is too near a measured limit; trying the next plan", plan)
+    unsure = [budget for budget in budgets if budget.measured or budget.rising]
     raise BudgetError(
         "no plan of the search meets the measured budgets when measured anew: "
-        + ", ".join(f"{b.name} (limit {b.limit:.6g} {b.unit})" for b in budgets if b.measured)
-        + "; the machine may be busier than it was: set threads=, raise repeats, and run again"
+        + ", ".join(f"{b.name} (limit {b.limit:.6g} {b.unit})".replace(" )", ")") for b in unsure)
+        + "; the machine may be busier than it was: set threads=, raise repeats, and run again. "
+        "A loss that is protected may need a higher limit"
     )
 
 

@@ -151,6 +151,7 @@ class RunSpec:
         objective: Name of a budget whose value is made as small as ``quality`` allows, whatever its
             limit; None keeps quality as high as the budgets allow.
         quality: What an objective may cost.
+        protect: What must not be forgotten, see :func:`rlprune.budgets.protected`.
         task: What the network is for, see :func:`rlprune.tasks.resolve`; None takes the data's.
         agent: Search agent: a name, a mapping with ``name`` and options, a configuration, an agent.
         evaluations: Unique candidate evaluations of the search.
@@ -187,6 +188,7 @@ class RunSpec:
     budgets: Any = None
     objective: str | None = None
     quality: QualitySpec = field(default_factory=QualitySpec)
+    protect: Mapping[str, Any] = field(default_factory=dict)
     task: Any = None
     agent: Any = "ppo_lagrangian"
     evaluations: int = 300
@@ -287,6 +289,8 @@ class RunSpec:
             if isinstance(structure.get(name), str):
                 structure[name] = (structure[name],)
         given["structure"] = build(StructureSpec, _tuples(structure), "structure")
+        if given.get("protect", {}) is None:
+            given["protect"] = {}
         if isinstance(given.get("schedule"), str):
             given["schedule"] = {"name": given["schedule"]}
         for name, kind in (
@@ -339,8 +343,8 @@ class RunSpec:
 
 
 _SAME = (
-    "task", "agent", "evaluations", "compensation", "evaluator", "finetune", "schedule", "latency",
-    "seed", "executor", "objective", "quality",
+    "protect", "task", "agent", "evaluations", "compensation", "evaluator", "finetune", "schedule",
+    "latency", "seed", "executor", "objective", "quality",
 )  # fmt: skip
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (

@@ -55,12 +55,13 @@ def _with(problem: Problem, evaluation: Evaluation, choice: Choice) -> Evaluatio
     plan = problem.space.adjusted(evaluation.plan, choice)
     if plan == evaluation.plan:
         return evaluation
+    costs = problem.all_costs(plan)
     return replace(
         evaluation,
         plan=plan,
         quality=float("nan"),
-        costs=dict(problem.costs(plan)),
-        violations=dict(problem.violations(plan)),
+        costs=costs,
+        violations={b.name: b.violation(costs[b.name]) for b in problem.budgets},
         cached=False,
     )
 
@@ -89,7 +90,7 @@ def choose(
     finalists = _scored(problem, list(pool.values()))
     if finalists:
         best = fill(problem, finalists[0].evaluation)
-        if best.plan not in pool:
+        if best.plan not in pool and best.feasible:
             finalists = [*_scored(problem, [best]), *finalists[1:]]
     return finalists
 

@@ -62,6 +62,7 @@ class Screen:
         self._generator = np.random.default_rng(session.seed + 1)
         self._previews = session.codec.previews
         self._freshness = Freshness(session)
+        self._rising = np.array([budget.rising for budget in session.problem.budgets])
         self._round = 0
         self.stale = False
         self._booked: set[Plan] = set()
@@ -133,8 +134,8 @@ class Screen:
         plans = [session.codec.plan(sequence) for sequence in sequences]
         for sequence, evaluation in zip(sequences, session.evaluate(plans), strict=True):
             row = session.codec.costs(session.codec.ratios(sequence)[None])[0] - 1.0
-            if not session.codec.project:
-                row = np.array([evaluation.violations[name] for name in session.budgets])
+            real = np.array([evaluation.violations[name] for name in session.budgets])
+            row = np.where(self._rising, real, row) if session.codec.project else real
             found.append((self._learn(evaluation), row))
         return found
 
