@@ -94,6 +94,9 @@ class Redundancy:
         ablation: shares of neurons kept in the oracle, the test score with the heaviest and with
             the lightest of them.
         kept: by delta the neurons of the minimal set, as (site, unit).
+        sets: for every class the neurons of the smallest of these sets that hold half of the weight
+            mass of its row in the probe, the heaviest first, as (site, unit, weight); weights are
+            of standardised neurons, negative ones tell against the class.
     """
 
     task: str
@@ -110,6 +113,7 @@ class Redundancy:
     clusters: dict[float, int] = field(default_factory=dict)
     ablation: list[tuple[float, float, float]] = field(default_factory=list)
     kept: dict[float, list[tuple[str, int]]] = field(default_factory=dict)
+    sets: dict[str, list[tuple[str, int, float]]] = field(default_factory=dict)
 
     @property
     def selectivity(self) -> float:
@@ -220,9 +224,34 @@ def redundancy(
                 )
             )  # fmt: skip
         found.kept[delta] = [(site, int(unit)) for unit in chosen]
+        if not found.sets or len(chosen) < min(len(k) for k in found.kept.values()):
+            found.sets = class_sets(current, site, chosen)
         if not found.clusters:
             found.clusters = {c: int(trees[site].labels(c).max()) for c in cuts}
     found.ablation = _ablation(oracle, every[split.test], labels[split.test])
+    return found
+
+
+def class_sets(
+    fitted: Probe, site: str, units: np.ndarray, mass: float = 0.5
+) -> dict[str, list[tuple[str, int, float]]]:
+    """The neurons that hold a share of every class's weight mass in a probe.
+
+    Args:
+        fitted: the probe.
+        site: of its neurons.
+        units: their numbers at the site, ``[neurons]``.
+        mass: the share.
+
+    Returns:
+        By class ``(site, unit, weight)``, the heaviest first.
+    """
+    weights = fitted.weight.numpy()
+    found = {}
+    for name, row in zip(fitted.classes.tolist(), weights, strict=True):
+        own = minimal_set(row[None], mass)
+        ranked = own[descending(np.abs(row[own]))]
+        found[str(name)] = [(site, int(units[at]), float(row[at])) for at in ranked]
     return found
 
 

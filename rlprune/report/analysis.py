@@ -100,7 +100,27 @@ def _redundancy(section: Mapping[str, Any]) -> list[str]:
             )
         )  # fmt: skip
         parts.append(picture(_curves(task), "scores by layer and under ablation"))
+        parts.append(_class_sets(task.get("sets", {})))
     return parts
+
+
+def _class_sets(sets: Mapping[str, Any]) -> str:
+    """By class its neurons, and those of them that no other class has."""
+    if not sets:
+        return ""
+    units = {name: [unit for _, unit, _ in own] for name, own in sets.items()}
+    rows = []
+    for name, own in sets.items():
+        others = {unit for other, found in units.items() if other != name for unit in found}
+        alone = [unit for unit in units[name] if unit not in others]
+        heaviest = ", ".join(f"{unit} ({weight:+.2f})" for _, unit, weight in own[:8])
+        rows.append((name or "none", str(len(own)), str(len(alone)), heaviest))
+    site = next((own[0][0] for own in sets.values() if own), "")
+    head = ("class", "neurons", "its alone", "heaviest, with their weights")
+    return (
+        f"<p>What tells each class in the minimal set at {html.escape(site)}: the neurons that "
+        f"hold half of the weight of its row in the probe.</p>{table(head, rows)}"
+    )
 
 
 def _concepts(section: Mapping[str, Any]) -> list[str]:

@@ -53,6 +53,11 @@ def test_the_planted_neurons_are_found() -> None:
         assert stages["minimal"].test > found.oracle - 0.05
         assert stages["minimal"].random < stages["minimal"].test - 0.2
         assert {unit // 5 for _, unit in found.kept[delta] if unit < 20} >= {0, 1, 2}
+    for name, own in found.sets.items():
+        assert {site for site, _, _ in own} == {"b"}
+        assert own[0][1] < 20, f"a planted neuron tells {name}"
+        sizes = [abs(weight) for _, _, weight in own]
+        assert sizes == sorted(sizes, reverse=True)
     assert found.ablation[-1][1] == found.ablation[-1][2] == pytest.approx(found.oracle)
     assert found.ablation[5][1] > found.ablation[5][2] + 0.3
 
