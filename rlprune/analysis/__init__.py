@@ -9,7 +9,7 @@ from rlprune.analysis.editing import Edit, choose, edited, effects, token_losses
 from rlprune.analysis.labels import CLASSES, LANGUAGES, ROLES, token_labels
 from rlprune.analysis.lens import Agreement, layer_agreement
 from rlprune.analysis.memories import concept_map, concept_rows
-from rlprune.analysis.protect import ConceptLoss, protect
+from rlprune.analysis.protect import ConceptLoss, labelled, protect, protective
 from rlprune.analysis.ranking import minimal_set, probeless, probeless_by_class
 from rlprune.analysis.recording import Recording, record
 from rlprune.analysis.redundancy import Labelling, Redundancy, redundancy
@@ -44,11 +44,13 @@ __all__ = [
     "correlation",
     "edited",
     "effects",
+    "labelled",
     "layer_agreement",
     "minimal_set",
     "probeless",
     "probeless_by_class",
     "protect",
+    "protective",
     "read",
     "read_sources",
     "record",

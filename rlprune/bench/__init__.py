@@ -23,7 +23,13 @@ BENCHMARKS = {
 }
 """Names of the benchmarks, each a module of this package, and what they measure."""
 
-__all__ = ["BENCHMARKS", "main"]
+OWN = {
+    "compensation": "accuracy without fine-tuning by method",
+    "concepts": "what pruning a code model costs it on concepts",
+}
+"""Benchmarks with options of their own."""
+
+__all__ = ["BENCHMARKS", "OWN", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         RlpruneError: Whatever is wrong; says what would be right.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["compensation"]:
-        import_module("rlprune.bench.compensation").main(given[1:])
+    if given and given[0] in OWN:
+        import_module(f"rlprune.bench.{given[0]}").main(given[1:])
         return
     parser = _parser()
     known, overrides = parser.parse_known_args(given)
@@ -60,18 +66,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {name:<14}{text}" for name, text in BENCHMARKS.items())
+    others = "\n".join(f"  {name:<14}{text}; has options of its own" for name, text in OWN.items())
     parser = argparse.ArgumentParser(
         prog="rlprune bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(
             "Rerun a benchmark; what is finished is kept.\n\n"
             f"{listed}\n  report        [FOLDER] table and picture of finished search cells\n"
-            "  compensation  accuracy without fine-tuning by method; has options of its own\n\n"
+            f"{others}\n\n"
             "Overrides are those of `rlprune`, and bench.KEY=VALUE (configs/bench/NAME.yaml)."
         ),
         epilog="example: rlprune bench search model=resnet56 data=cifar10 budget=macs_50",
     )
-    parser.add_argument("name", choices=[*BENCHMARKS, "report", "compensation"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "report", *OWN])
     parser.add_argument("--config-dir", type=Path, help="folder with more configuration groups")
     return parser
 

@@ -91,7 +91,7 @@ class SoftCosts:
             known = self._calls, float(values[0]), slope, widths.detach()
             self._tangents[at] = known
         _, value, slope, place = known
-        return value + slope @ (widths - place)
+        return value + slope.to(widths) @ (widths - place.to(widths))
 
 
 class _Exact:

@@ -150,9 +150,10 @@ class GateTraining:
         counts = torch.tensor([self.network.units, len(self.network.branches)])
         open_ = torch.tensor([not config.width, not config.depth]).repeat_interleave(counts)
         self._open = open_.to(self._device)
-        self._identity = {
-            "gates": digest([config, seed, start, groups.model, samples, problem.budgets])
-        }
+        limits = [budget.limit for budget in problem.budgets]
+        decisions = [decision.name for decision in problem.space.decisions]
+        causes = [config, seed, start, groups.model, samples, problem.budgets, limits, decisions]
+        self._identity = {"gates": digest(causes)}
         self._folder = problem.folder
         self._blocks = len(widths)
         self._least = torch.tensor([float(g.legal_widths()[0]) for g in groups.prunable])

@@ -35,6 +35,7 @@ class AnalyticBudget:
     cost: Callable[[Sequence[int]], float]
     estimate: Estimate | None = None
     measured: bool = False
+    rising: bool = False
 
     def violation(self, value: float) -> float:
         return value / self.limit - 1.0
@@ -128,6 +129,9 @@ class AnalyticProblem:
         costs = {b.name: b.cost(list(plan.widths.values())) for b in self.budgets}
         self.ledger.called(plan, costs, {})
         return costs
+
+    def all_costs(self, plan: Plan) -> dict[str, float]:
+        return self.costs(plan)
 
     @property
     def priced(self) -> Mapping[Plan, Mapping[str, float]]:

@@ -16,6 +16,7 @@ from rlprune.search.ppo_lagrangian.config import PPOLagrangianConfig
 from rlprune.search.ppo_lagrangian.forecast import Forecaster
 from rlprune.search.ppo_lagrangian.freshness import Freshness
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
+from rlprune.search.ppo_lagrangian.risen import Risen
 from rlprune.search.ppo_lagrangian.surrogate import Gains, Surrogate
 from rlprune.search.rewards import log_gain
 from rlprune.search.session import Session
@@ -63,6 +64,7 @@ class Screen:
         self._previews = session.codec.previews
         self._freshness = Freshness(session)
         self._rising = np.array([budget.rising for budget in session.problem.budgets])
+        self._risen = Risen(session.budgets, self._rising)
         self._round = 0
         self.stale = False
         self._booked: set[Plan] = set()
@@ -105,7 +107,10 @@ class Screen:
             with one_thread():
                 self._surrogate.fit()
             ratios = self._previews(sequences).ratios
-        rewards = self._surrogate.predict(self._forecaster(ratios))
+        damages = self._forecaster(ratios)
+        guessed = [index for index in range(len(ratios)) if index not in real]
+        violations[np.ix_(guessed, self._risen.columns)] = self._risen.predict(damages)[guessed]
+        rewards = self._surrogate.predict(damages)
         for index, reward in real.items():
             rewards[index] = reward
         return sequences, rewards, violations
@@ -120,7 +125,9 @@ class Screen:
         if evaluation.plan not in self._booked:
             self._booked.add(evaluation.plan)
             ratios = self._session.space.ratios(evaluation.plan)
-            self._surrogate.add(self._forecaster(ratios[None])[0], gain)
+            damages = self._forecaster(ratios[None])[0]
+            self._surrogate.add(damages, gain)
+            self._risen.add(damages, evaluation)
         return gain
 
     def _play(self, sequences: np.ndarray) -> list[tuple[float, np.ndarray]]:
@@ -174,7 +181,8 @@ class Screen:
         space = self._session.space
 
         def gain(choices: np.ndarray) -> np.ndarray:
-            return gains(self._forecaster(choices / space.sizes))
+            damages = self._forecaster(choices / space.sizes)
+            return np.asarray(gains(damages) - self._risen.owed(damages))
 
         def costs(choices: np.ndarray) -> np.ndarray:
             return self._session.codec.costs(choices / space.sizes)
