@@ -26,6 +26,7 @@ from rlprune.errors import DataError
 from rlprune.files import read_json, write_json, write_text
 from rlprune.identity import digest
 from rlprune.importance import scores
+from rlprune.inputs import map_tensors
 from rlprune.integrations import hf
 from rlprune.plan import Plan
 from rlprune.progress import track
@@ -58,7 +59,7 @@ class Study:
         parts = [[sources[at] for at in some] for some in (order[:half], order[half:])]
         options = {"length": given.length, "each": given.each, "most": given.tokens}
         self.scored, self.test = (read(part, tokenizer, **options) for part in parts)
-        example = {name: tensor[:2, :32] for name, tensor in self.scored.batches[0][0].items()}
+        example = map_tensors(self.scored.batches[0][0], lambda tensor: tensor[:2, :32])
         self.groups = rlprune.discover(self.model, example, exclude=tuple(given.exclude))
         self.rows = {ALL: np.ones(len(self.test.ids), dtype=bool)}
         self.rows |= {name: concept_rows(self.test, name) for name in given.concepts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,7 +80,7 @@ def protected(
         rows = torch.nonzero(labels == _number(concept, names, labels))[:, 0]
         if not len(rows):
             raise ConfigError(f"protect: no calibration sample is of the class {concept!r}")
-        own = map_tensors(inputs, lambda tensor, rows=rows: tensor[rows])
+        own = map_tensors(inputs, partial(torch.index_select, dim=0, index=rows))
         name = f"loss of {concept}"
         loss = ClassLoss(task, own, labels[rows])
         found[name] = Budget(loss, limit, name=name, rising=True)

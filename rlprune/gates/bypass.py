@@ -53,7 +53,7 @@ class Shortcut(nn.Module):
         """The input at the output's size."""
         if any(size > 1 for size in self.window):
             pool = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
-            x = pool[len(self.window) - 1](x, self.window)  # type: ignore[operator]
+            x = pool[len(self.window) - 1](x, self.window)
         if self.cut:
             x = x[:, : self.channels]
         if self.zeros is None:

@@ -25,7 +25,7 @@ from rlprune.modes import evaluating
 from rlprune.progress import track
 from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.tasks import Rows
-from rlprune.training.record import Recorder
+from rlprune.training.record import Checkpoints
 
 if TYPE_CHECKING:
     from rlprune.plan import Plan
@@ -208,11 +208,11 @@ class GateTraining:
             self.network.set(torch.where(self._open, 1.0, self.gates.settled()))
             return self.network.folded()
 
-    def _recorder(self, snapshots: int) -> Recorder:
+    def _recorder(self, snapshots: int) -> Checkpoints:
         identity = {**self._identity, "snapshots": str(snapshots)}
         if self._folder is None:
-            return Recorder(None, identity)
-        return Recorder(self._folder / f"gates-{digest(identity)[:12]}", identity)
+            return Checkpoints(None, identity)
+        return Checkpoints(self._folder / f"gates-{digest(identity)[:12]}", identity)
 
     def _state(self, at: _Place, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         return {
@@ -225,7 +225,7 @@ class GateTraining:
             "tangents": self._costs.state(),
         }
 
-    def _restored(self, record: Recorder, optimizer: torch.optim.Optimizer) -> _Place:
+    def _restored(self, record: Checkpoints, optimizer: torch.optim.Optimizer) -> _Place:
         """Where an interrupted training was, put back as it was; the beginning without one."""
         try:
             state = record.load()

@@ -108,8 +108,9 @@ class Screen:
                 self._surrogate.fit()
             ratios = self._previews(sequences).ratios
         damages = self._forecaster(ratios)
-        guessed = [index for index in range(len(ratios)) if index not in real]
-        violations[np.ix_(guessed, self._risen.columns)] = self._risen.predict(damages)[guessed]
+        guessed = np.array([index not in real for index in range(len(ratios))])
+        for k, column in zip(self._risen.columns, self._risen.predict(damages).T, strict=True):
+            violations[guessed, k] = column[guessed]
         rewards = self._surrogate.predict(damages)
         for index, reward in real.items():
             rewards[index] = reward
