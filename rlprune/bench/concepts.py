@@ -27,7 +27,6 @@ from rlprune.files import read_json, write_json, write_text
 from rlprune.identity import digest
 from rlprune.importance import scores
 from rlprune.inputs import map_tensors
-from rlprune.integrations import hf
 from rlprune.plan import Plan
 from rlprune.progress import track
 from rlprune.report import markdown
@@ -49,7 +48,7 @@ class Study:
 
     def __init__(self, given: argparse.Namespace, seed: int) -> None:
         self.given, self.seed = given, seed
-        self.model, tokenizer = hf.load(given.model)
+        self.model, tokenizer = rlprune.hf.load(given.model)
         self.model = self.model.float().eval()
         sources = read_sources(given.sources)
         order = np.random.default_rng(seed).permutation(len(sources))
