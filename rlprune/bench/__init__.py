@@ -19,6 +19,7 @@ BENCHMARKS = {
     "evaluation": "evaluations per second, beside masking the dense network",
     "fidelity": "which score ranks plans as fine-tuning would",
     "merging": "accuracy without fine-tuning against the share of units removed",
+    "recipes": "whole pruning recipes at equal sizes, without training",
     "speed": "latency of compacted networks beside their MACs",
 }
 """Names of the benchmarks, each a module of this package, and what they measure."""

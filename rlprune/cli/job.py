@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlprune.cli.parts import record_parts
+from rlprune.cli.vocab import with_vocabulary
 from rlprune.errors import ConfigError
 from rlprune.options import hint
 
@@ -43,7 +44,7 @@ def run(
     """
     import torch
 
-    from rlprune import data
+    from rlprune import data, models
     from rlprune.callbacks import resolve
     from rlprune.run import (
         RUN_FILE,
@@ -64,6 +65,8 @@ def run(
     asked = RunSpec.from_config(config)
     told = resolve(config.get("callbacks"))
     _check_dense(config["dense_seed"], config["pretrained_dir"])
+    whole, given = config["model"], config
+    config = with_vocabulary(config, folder)
     recipe = Pretrain.from_dict(config["pretrain"])
     if not (folder / RUN_FILE).exists():
         record()
@@ -81,12 +84,18 @@ def run(
     )
     if stage == "pretrain":
         return None
+    if config["model"] is not whole:
+        from rlprune.integrations.hf.pipeline import absolute
+
+        came = models.create(**factory_of(whole, opened))
+        budgets = RunSpec.from_config(config).budgets
+        config = {**config, "budget": absolute(budgets, came, opened.example_inputs)}
     options = {"out_dir": folder, "redo": redo, "factory": factory_of(config["model"], opened)}
     spec = RunSpec.from_config(config, device=str(device), **options)
 
     def on_start() -> None:
         record()
-        record_parts(folder, config, spec.asked())
+        record_parts(folder, given, spec.asked())
 
     return launch(
         spec, dense, opened.example_inputs, data=opened, callbacks=told, on_start=on_start

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlprune.errors import ConfigError
 
@@ -36,6 +37,40 @@ def vocab(arguments: Sequence[str]) -> None:
     console.print(f"tokens      {rows:>14,} -> {len(kept):,}")
     console.print(f"parameters  {before:>14,} -> {after:,}")
     console.print(f"{out}", soft_wrap=True)
+
+
+def with_vocabulary(config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """A run's configuration with the network and tokenizer of a smaller vocabulary.
+
+    Args:
+        config: The composed configuration; the same is returned where no corpus is given.
+        folder: The run folder. The smaller network is kept in it.
+
+    Raises:
+        ConfigError: The network is none of a folder of the hub's layout.
+        RlpruneError: It cannot be read or trimmed.
+    """
+    asked = config["vocabulary"]
+    if set(asked) != {"corpus", "min_count"}:
+        raise ConfigError(f"vocabulary={dict(asked)}: it has the options corpus and min_count")
+    if asked["corpus"] is None:
+        return config
+    model = config["model"]
+    if model.get("_target_") != "rlprune.integrations.hf.build":
+        raise ConfigError("vocabulary.corpus needs model=hf with model.path=a folder")
+    from rlprune.integrations.hf.vocabulary import trimmed
+
+    made = trimmed(
+        model["path"],
+        folder,
+        asked["corpus"],
+        asked["min_count"],
+        architecture=model.get("architecture"),
+    )
+    data = dict(config["data"])
+    if "tokenizer" in data:
+        data["tokenizer"] = str(made)
+    return {**config, "model": {**model, "path": str(made)}, "data": data}
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:

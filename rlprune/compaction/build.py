@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.compaction.adapters.attributes import attributes_of
+from rlprune.compaction.caches import number_caches
 from rlprune.compaction.slicing import Slicer
 from rlprune.modes import evaluating
 from rlprune.plan import Plan
@@ -72,6 +73,8 @@ def build(
     dropped = groups.dropped(plan.widths)
     model = without(groups.model, dropped, memo)
     attributes_of(groups).apply(model, plan, dropped)
+    if dropped:
+        number_caches(model)
     if share:
         return model.eval()
     with evaluating(model):  # what a module has cached from its weights is not the copy's

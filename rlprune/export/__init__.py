@@ -1,7 +1,16 @@
-"""Exports that open without rlprune: ONNX and torch.export."""
+"""Exports that open without rlprune: what formats can say, and how they are written."""
 
 from __future__ import annotations
 
-from rlprune.export.formats import export
+from rlprune.export.format import EVERYWHERE, FORMATS, Format, Handover, Limited, format_of
+from rlprune.export.programs import export
 
-__all__ = ["export"]
+__all__ = [
+    "EVERYWHERE",
+    "FORMATS",
+    "Format",
+    "Handover",
+    "Limited",
+    "export",
+    "format_of",
+]

@@ -315,11 +315,10 @@ class GateTraining:
         ratios = np.empty(len(self._space))
         for at, decision in enumerate(self._space.decisions):
             columns = list(decision.columns)
-            branch = decision.kind == "branch"
-            ratio = (
-                opened[decision.name] if branch else widths[columns].sum() / dense[columns].sum()
-            )
-            ratios[at] = ratio
+            if decision.kind == "branch":
+                ratios[at] = np.mean([opened[name] for name in decision.branches])
+            else:
+                ratios[at] = widths[columns].sum() / dense[columns].sum()
         parts = (
             self.gates.scores()
             .cpu()

@@ -19,7 +19,7 @@ from rlprune.importance.held import concept, memory, redundancy
 from rlprune.importance.magnitude import bn_scale, fpgm, l1, l2, random
 from rlprune.importance.obs import obs
 from rlprune.importance.taylor import taylor
-from rlprune.importance.taylor_example import taylor_example, taylor_kl
+from rlprune.importance.taylor_example import fisher, taylor_example, taylor_kl
 from rlprune.plugins import Registry
 from rlprune.progress import track
 from rlprune.tasks import Task
@@ -40,6 +40,7 @@ for _name, _criterion in {
     "taylor": taylor,
     "taylor_example": taylor_example,
     "taylor_kl": taylor_kl,
+    "fisher": fisher,
     "activation": activation,
     "fpgm": fpgm,
     "obs": obs,
@@ -137,6 +138,7 @@ __all__ = [
     "combine",
     "concept",
     "find",
+    "fisher",
     "fpgm",
     "l1",
     "l2",

@@ -42,6 +42,29 @@ def taylor_example(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     return scores[group.name].float()
 
 
+def fisher(groups: Groups, group: Group, data: ScoringData) -> Tensor:
+    r"""Diagonal of the empirical Fisher matrix of units' masks (Kwon et al., NeurIPS 2022, eq. 6).
+
+    .. math:: I_u = \frac{1}{N} \sum_n \Bigl( \sum_{s \in u} w_s \, g_{s,n} \Bigr)^2
+
+    as `taylor_example`, squared.
+
+    Raises:
+        DataError: There is no labelled calibration data.
+    """
+    batches = data.require("fisher", labels=True)
+
+    def loss(model: torch.nn.Module, example: Batch) -> Tensor:
+        inputs, labels = example
+        assert labels is not None
+        return data.loss(model, inputs, labels)
+
+    scores = data.once(
+        "fisher", lambda: _by_example(groups, batches, loss, lambda change: change.square())
+    )
+    return scores[group.name].float()
+
+
 def taylor_kl(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     r"""How far the network's own answers move when a unit vanishes; needs no labels.
 

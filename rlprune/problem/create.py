@@ -82,7 +82,7 @@ def create(
     seed: int = 0,
     foresight: Path | None = None,
     tie: Sequence[str] = (),
-    depth: bool = False,
+    depth: bool | str = False,
     executor: Executor | None = None,
 ) -> Problem:
     """Build the evaluator of a network.
@@ -101,7 +101,7 @@ def create(
             taken from when everything they depend on is the same; a function of the user's own is
             called each time.
         tie: Globs of groups that share one ratio, see :class:`rlprune.space.Space`.
-        depth: Whether branches are decided on.
+        depth: Whether branches are decided on; ``"layers"``: whole layers.
         executor: Where candidates are measured; this process when None.
 
     Returns:

@@ -42,6 +42,8 @@ def show_result(console: Console, result: PruneResult) -> None:
         console.print(
             f"{report['evaluations']} unique evaluations, {duration(report['seconds'])} in all"
         )
+        for line in report.get("limits", []):
+            console.print(_escape(line))
         for name, entry in report["exports"].items():
             if "error" in entry:
                 console.print(f"[yellow]{name} was not written:[/] {_escape(entry['error'])}")

@@ -209,9 +209,12 @@ def _usage(report: Mapping[str, Any], folder: Path) -> str:
         if name == "torch_export":
             lines += ["", "import torch  # rlprune is not needed", ""]
             lines.append(f'model = torch.export.load("{path}").module()')
+        elif name != "onnx":
+            lines += ["", f"# {name}: {entry.get('use', path)}"]
         else:
             lines += ["", f'session = onnxruntime.InferenceSession("{path}")']
     text = f"<h2>How to use it</h2><pre>{html.escape(chr(10).join(lines))}</pre>"
+    text += "".join(f"<p>{html.escape(line)}</p>" for line in report.get("limits", []))
     for name, entry in report["exports"].items():
         if "error" in entry:
             text += f"<p>{html.escape(name)} was not written: {html.escape(entry['error'])}</p>"

@@ -22,6 +22,7 @@ from rlprune.inputs import map_tensors, to_device
 from rlprune.plan import Plan
 from rlprune.run.defaults import filled_in
 from rlprune.run.folder import RunFolder
+from rlprune.run.limiting import limited
 from rlprune.run.placing import device_of, place
 from rlprune.run.spec import RunSpec
 from rlprune.structure import Groups
@@ -42,7 +43,9 @@ class Job:
         evaluations: Unique candidate evaluations; of a front, those of one limit.
         folder: The run folder.
         callbacks: Told what happens; no result depends on them.
-        spec: The specification with every ``auto`` filled in.
+        spec: The specification with every ``auto`` filled in, and with what the exports can say of
+            ``structure``.
+        limits: What the exports limited, and why.
         settings: What each stage depends on (law 8), by stage.
 
     Raises:
@@ -59,6 +62,7 @@ class Job:
     folder: RunFolder
     callbacks: tuple[Callback, ...] = ()
     spec: RunSpec = field(init=False)
+    limits: tuple[str, ...] = field(init=False)
     settings: dict[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,10 @@ class Job:
         if self.score is not None and not callable(self.score):
             raise ConfigError(f"score must be a function of the network, got {self.score!r}")
         self.spec = filled_in(self.asked, self.data)
+        structure, self.limits = limited(
+            self.spec.structure, self.spec.exports, self.dense, self.example_inputs
+        )
+        self.spec = replace(self.spec, structure=structure)
         if self.recipe is not None and self.data is None:
             raise ConfigError("fine-tuning needs data=; give it, or finetune=None")
         gradual = self.spec.schedule.gradual

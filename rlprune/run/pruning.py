@@ -51,7 +51,7 @@ def prune(
     round_to: int | Mapping[str, int] = StructureSpec.round_to,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     tie: Sequence[str] = StructureSpec.tie,
-    depth: bool = StructureSpec.depth,
+    depth: bool | str = StructureSpec.depth,
     executor: Any = RunSpec.executor,
     workers: int | str | None = RunSpec.workers,
     device: str | None = RunSpec.device,
@@ -114,8 +114,10 @@ def prune(
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it; a number, or globs to numbers.
         bounds: Globs to (lowest, highest) keep ratio.
-        tie: Globs; the groups that one of them matches share one keep ratio.
-        depth: Whether the search may drop whole residual branches.
+        tie: Globs, or several joined by ``|``; the groups that one of them matches share one keep
+            ratio.
+        depth: Whether the search may drop whole residual branches; ``"layers"``: all branches of a
+            layer at once.
         executor: Where candidates are measured: ``serial`` is this process, ``processes`` several
             of them, ``ray`` actors here or on a cluster; a name, a mapping with ``name`` and
             options, or an executor. Results are the same.
@@ -126,7 +128,11 @@ def prune(
         out_dir: The run folder; None keeps nothing on disk.
         factory: How :func:`rlprune.load` builds the dense network again: the dotted path of a
             function, or keyword arguments of ``rlprune.models.create``.
-        exports: ``onnx`` and ``torch_export``, or fewer.
+        exports: ``onnx`` and ``torch_export`` take any result. ``hf`` (a stock configuration,
+            uniform widths), ``vllm``, ``gguf`` (blocks of 32 weights; ``gguf_k`` of 256) limit the
+            search to what they can say, which the report lists; ``hf_code`` takes any network of
+            transformers, with a modelling file where it needs one. A dotted path of your own
+            :class:`rlprune.export.Format`.
         latency: ``batch_size``, ``repeats``, ``threads`` ... of the report's measurement, see
             :class:`rlprune.run.TimingSpec`.
         stages: Which stages to run, of ``search``, ``finetune``, ``export``, ``report``; those

@@ -90,6 +90,7 @@ def run_report(
             "seed": job.spec.seed,
             "latency": settings,
             "exports": by_stage["export"].result if "export" in by_stage else {},
+            "limits": list(job.limits),
             "groups": search["groups"],
             "finetune": {"best_epoch": tuned["best_epoch"], "history": tuned["history"]},
             "search": search["stats"],

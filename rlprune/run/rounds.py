@@ -133,6 +133,7 @@ def _round(job: Job, network: nn.Module, resolved: Sequence[ResolvedBudget], num
         importance=job.spec.importance,
         stages=("search",) if last else ("search", "finetune"),
         exports=(),
+        structure=job.spec.structure,
         out_dir=folder.path,
         seed=job.spec.seed,
     )

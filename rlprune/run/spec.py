@@ -18,15 +18,16 @@ from rlprune import models, tasks
 from rlprune.budgets import Budget, BudgetSets, sets
 from rlprune.budgets.latency import DTYPES
 from rlprune.errors import ConfigError
+from rlprune.export import EVERYWHERE, FORMATS
 from rlprune.options import build, check_types, hint
 from rlprune.problem import EvaluatorConfig, create_executor
 from rlprune.run.folder import STAGES
 from rlprune.run.placing import resolve_device
 from rlprune.run.schedule import ScheduleSpec
+from rlprune.space.decision import LAYERS
 from rlprune.structure.limits import Limits
 from rlprune.training import FineTune
 
-EXPORTS = ("onnx", "torch_export")
 _DECISIONS = ("tie", "depth")
 
 
@@ -39,8 +40,10 @@ class StructureSpec:
         min_width: Fewest units of any group.
         round_to: Kept channels are multiples of it: a number, or globs to numbers.
         bounds: Globs to (lowest, highest) keep ratio.
-        tie: Globs; the groups that one of them matches share one keep ratio.
-        depth: Whether the search may drop whole residual branches.
+        tie: Globs, or several joined by ``|``; the groups that one of them matches share one keep
+            ratio.
+        depth: Whether the search may drop whole residual branches; ``layers``: all branches of a
+            layer at once.
     """
 
     exclude: tuple[str, ...] = ()
@@ -48,11 +51,13 @@ class StructureSpec:
     round_to: int | Mapping[str, int] = 1
     bounds: Mapping[str, tuple[float, ...] | list[float]] = field(default_factory=dict)
     tie: tuple[str, ...] = ()
-    depth: bool = False
+    depth: bool | str = False
 
     def __post_init__(self) -> None:
         """Check what needs no network; the rest is checked where the groups are found."""
         check_types(self, "structure")
+        if isinstance(self.depth, str) and self.depth != LAYERS:
+            raise ConfigError(f"structure.depth={self.depth!r}: choose of true, false, {LAYERS}")
         for glob, pair in self.bounds.items():
             if len(pair) != 2:
                 raise ConfigError(f"structure.bounds: {glob!r} is {list(pair)}; give two ratios")
@@ -165,7 +170,8 @@ class RunSpec:
         schedule: One-shot, or iterative: a name, or the settings.
         structure: What may be pruned.
         latency: How the report times networks.
-        exports: Which files are written beside plan and weights.
+        exports: Which files are written beside plan and weights, by name, see
+            :data:`rlprune.export.FORMATS`. What a format cannot say is left out of the search.
         stages: Which stages run.
         executor: Where candidates are measured, see :func:`rlprune.problem.create_executor`.
         workers: How many processes, or ``auto``; None takes the executor's own number.
@@ -200,7 +206,7 @@ class RunSpec:
     schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
     structure: StructureSpec = field(default_factory=StructureSpec)
     latency: TimingSpec = field(default_factory=TimingSpec)
-    exports: tuple[str, ...] = EXPORTS
+    exports: tuple[str, ...] = EVERYWHERE
     stages: tuple[str, ...] = STAGES
     executor: Any = "serial"
     workers: int | Literal["auto"] | None = None
@@ -223,7 +229,8 @@ class RunSpec:
         if not self.stages:
             raise ConfigError(f"stages is empty; choose of {', '.join(STAGES)}")
         _known("stage", self.stages, STAGES)
-        _known("export", self.exports, EXPORTS)
+        for name in self.exports:
+            FORMATS.find(name)
         if isinstance(self.factory, Mapping) and not all(isinstance(k, str) for k in self.factory):
             raise ConfigError("factory: expected keyword arguments of rlprune.models.create")
         if isinstance(self.factory, str):
@@ -349,7 +356,7 @@ _SAME = (
 _CONFIG = ("budget", "front", "importance", "stage", "export", "structure", *_SAME)
 _ELSEWHERE = (
     "model", "data", "pretrain", "dense_seed", "device", "threads", "run", "pretrained_dir",
-    "bench", "sparse", "callbacks", "launcher",
+    "bench", "sparse", "callbacks", "launcher", "vocabulary",
 )  # fmt: skip
 """Keys of a configuration that describe the network, its data, or how the program runs."""
 

@@ -70,7 +70,7 @@ class Stages:
             costs = tuned.result["costs"]
             if "finetune" not in self._made:
                 costs = require_met(_as_searched(job, search), network, job.example_inputs, told)
-            self._export(network)
+            self._export(network, plan)
             report = self._report(search, tuned, plan, network)
         self._drop_stale(search, tuned)
         return PruneResult(
@@ -135,7 +135,7 @@ class Stages:
         shutil.rmtree(folder / "finetune", ignore_errors=True)
         return record
 
-    def _export(self, network: nn.Module) -> None:
+    def _export(self, network: nn.Module, plan: Plan) -> None:
         if "export" not in self.stages or not self.job.spec.exports or not self.kept:
             return
         from rlprune.run.export_stage import outputs, run_export
@@ -145,7 +145,7 @@ class Stages:
             **job.settings["export"],
             "model": file_digest(job.folder / "model.safetensors"),
         }
-        self._stage("export", settings, outputs, lambda: run_export(job, network))
+        self._stage("export", settings, outputs, lambda: run_export(job, network, plan))
 
     def _report(
         self, search: StageRecord, tuned: StageRecord, plan: Plan, network: nn.Module

@@ -37,8 +37,9 @@ class Space:
     Args:
         groups: the network's groups.
         scores: importance of every prunable group's units, ``[width]`` each.
-        tie: globs; the groups that one of them matches share one ratio.
+        tie: globs, or several joined by ``|``; the groups that one of them matches share one ratio.
         depth: whether a choice says which branches are dropped; finding them takes time.
+            ``"layers"``: all branches of a layer go at once.
 
     Attributes:
         groups: as given.
@@ -58,12 +59,12 @@ class Space:
         scores: Mapping[str, Tensor],
         *,
         tie: Sequence[str] = (),
-        depth: bool = False,
+        depth: bool | str = False,
     ) -> None:
         self.groups = groups
         self.scores = scores
         self.tie = (tie,) if isinstance(tie, str) else tuple(tie)
-        self.depth = depth
+        self.depth = bool(depth)
         self.decisions: tuple[Decision, ...] = decisions(groups, tie, depth)
         self.sizes = np.array([d.size for d in self.decisions], dtype=np.int64)
         self.lowest = np.array([d.legal[0] for d in self.decisions]) / self.sizes

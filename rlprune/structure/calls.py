@@ -18,7 +18,7 @@ from rlprune.structure.records import ModuleCall, Operand
 from rlprune.structure.trace import Tracer
 
 _PLAIN = (Tensor, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-"""Arguments that a module cannot leave anything behind in, as it does in a key-value cache."""
+"""Arguments that a module cannot leave anything behind in."""
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def calls_noted(model: nn.Module, tracer: Tracer) -> Iterator[None]:
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         if id(module) in names:
             tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-            plain = all(isinstance(x, _PLAIN) for x in leaves((args, kwargs)))
+            plain = all(map(_leaves_nothing, leaves((args, kwargs))))
             source = tracer.source(tensors[0]) if tensors and plain else None
             open_calls.append((names[id(module)], len(tracer.trace.steps), source))
 
@@ -57,6 +57,17 @@ def calls_noted(model: nn.Module, tracer: Tracer) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _leaves_nothing(value: Any) -> bool:
+    """Whether a module can leave nothing in an argument that anybody else would find there.
+
+    Every attention layer has a place of its own in a cache of transformers.
+    """
+    return isinstance(value, _PLAIN) or any(
+        kind.__name__ == "Cache" and kind.__module__.startswith("transformers.")
+        for kind in type(value).__mro__
+    )
 
 
 def _result(output: Any) -> tuple[Tensor | None, int]:

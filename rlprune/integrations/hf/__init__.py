@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlprune.integrations.gguf import save_gguf
     from rlprune.integrations.hf.building import build
     from rlprune.integrations.hf.expression import Expression, express, follow
     from rlprune.integrations.hf.loading import load
@@ -16,22 +17,33 @@ if TYPE_CHECKING:
     from rlprune.integrations.hf.saving import save
     from rlprune.integrations.hf.vocabulary import trim_vocabulary
 
-__all__ = ["Expression", "build", "express", "follow", "load", "prune", "save", "trim_vocabulary"]
+__all__ = [
+    "Expression",
+    "build",
+    "express",
+    "follow",
+    "load",
+    "prune",
+    "save",
+    "save_gguf",
+    "trim_vocabulary",
+]
 
 _HOMES = {
-    "Expression": "expression",
-    "build": "building",
-    "express": "expression",
-    "follow": "expression",
-    "load": "loading",
-    "prune": "pipeline",
-    "save": "saving",
-    "trim_vocabulary": "vocabulary",
+    "Expression": "hf.expression",
+    "build": "hf.building",
+    "express": "hf.expression",
+    "follow": "hf.expression",
+    "load": "hf.loading",
+    "prune": "hf.pipeline",
+    "save": "hf.saving",
+    "save_gguf": "gguf",
+    "trim_vocabulary": "hf.vocabulary",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name in _HOMES:
-        return getattr(import_module(f"rlprune.integrations.hf.{_HOMES[name]}"), name)
+        return getattr(import_module(f"rlprune.integrations.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'rlprune.hf' has no attribute '{name}'")

@@ -113,7 +113,7 @@ def residue(model: nn.Module, differing: Mapping[tuple[str, str], tuple[Any, Any
     stand_ins: dict[str, int | None] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for kind, name in differing:
-        if kind == "class" and _is_stand_in(modules.get(name)):
+        if kind == "class" and is_stand_in(modules.get(name)):
             stand_ins[name] = getattr(modules[name], "nones", None)
     inside = tuple(f"{path}." for path in stand_ins)
     for (kind, name), (wanted, there) in differing.items():
@@ -133,7 +133,8 @@ def residue(model: nn.Module, differing: Mapping[tuple[str, str], tuple[Any, Any
     return Residue(tensors, attributes, stand_ins)
 
 
-def _is_stand_in(module: nn.Module | None) -> bool:
+def is_stand_in(module: nn.Module | None) -> bool:
+    """Whether a module stands where a dropped branch ran."""
     # those of the shipped file have the same names
     return type(module).__name__ in (Zeros.__name__, Skip.__name__)
 

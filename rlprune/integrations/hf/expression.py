@@ -7,6 +7,7 @@ integers differ from the network's, and none that agreed before.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import re
@@ -15,20 +16,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rlprune.errors import ConfigError
 from rlprune.integrations.hf.architecture import (
     Residue,
     Signature,
     dense_class,
     differences,
+    is_stand_in,
     residue,
     signature,
     stock,
 )
+from rlprune.integrations.hf.layers import Cuts, close_up
+from rlprune.structure.twin import copied
 
 SIZE = re.compile(r"head|inter|ffn|d_ff|inner|hidden|dim|d_model|n_embd|vocab|expert|layer|d_kv")
 NO_SIZE = re.compile(
     r"_ids?$|^max|^min|num_labels|type_vocab|patch|image|kernel|window|pos|conv|chunk|act|eps"
-    r"|drop|prob|std|norm|_layer$|layerdrop|groups$"
+    r"|drop|prob|std|norm|(?<!^n)_layer$|layerdrop|groups$"
 )
 HEADS = re.compile(r"head|d_kv")
 CANDIDATES = 3
@@ -46,11 +51,13 @@ class Expression:
         kind: the class; the network's own or one that computes the same (a Mistral for a Llama).
         config: the configuration; not the network's own object.
         residue: what it cannot say; empty where plain ``from_pretrained`` builds the network.
+        model: the network that it says: the given one, or a copy of it without idle layers.
     """
 
     kind: type[Any]
     config: Any
     residue: Residue
+    model: Any
 
 
 def express(model: Any) -> Expression:
@@ -65,19 +72,28 @@ def express(model: Any) -> Expression:
     Raises:
         ConfigError: it is no network of transformers, or modules were replaced in it.
     """
+    if any(is_stand_in(module) for module in model.modules()):
+        tensors = (*model.parameters(), *model.buffers())
+        closed = copied(model, {id(tensor): tensor for tensor in tensors})
+        with contextlib.suppress(ConfigError):  # where it cannot count layers
+            return _express(closed, close_up(closed))
+    return _express(model, {})
+
+
+def _express(model: Any, cuts: Cuts) -> Expression:
     kind = dense_class(model)
     config = copy.deepcopy(model.config)
     for name in ("pruned", "auto_map"):
         config.__dict__.pop(name, None)
     best: tuple[type[Any], Any, Differences] | None = None
     for other, start, want in _starts(kind, config, signature(model)):
-        reached, left = _descend(other, start, want)
+        reached, left = _Descent(other, want, cuts).from_(start)
         if best is None or not left:
             best = other, reached, left
         if not left:
             break
     assert best is not None
-    return Expression(best[0], best[1], residue(model, best[2]))
+    return Expression(best[0], best[1], residue(model, best[2]), model)
 
 
 def follow(model: Any) -> Any:
@@ -85,12 +101,14 @@ def follow(model: Any) -> Any:
 
     Args:
         model: a pruned network of transformers; its configuration is replaced by one that agrees
-            with it where the architecture can say it.
+            with it where the architecture can say it, and layers that do nothing are taken out.
 
     Returns:
         The same network.
     """
     found = express(model)
+    if found.model is not model:
+        close_up(model)
     if found.kind is dense_class(model):
         attention = model.config._attn_implementation
         for module in model.modules():
@@ -124,18 +142,68 @@ def _starts(
         yield other, recast, want | classes
 
 
-def _descend(kind: type[Any], config: Any, want: Signature) -> tuple[Any, Differences]:
-    """Change a configuration as long as that brings what it builds nearer to a network."""
-    left = _left(kind, config, want)
-    if not left:
+class _Descent:
+    """Changes a configuration as long as that brings what it builds nearer to a network.
+
+    Args:
+        kind: the class that builds it.
+        want: what it should be.
+        cuts: layers that were taken out of it; lists with an entry for each layer follow.
+    """
+
+    def __init__(self, kind: type[Any], want: Signature, cuts: Cuts) -> None:
+        self._kind, self._want, self._cuts = kind, want, cuts
+
+    def from_(self, config: Any) -> tuple[Any, Differences]:
+        """The nearest configuration from one on, and what is still different."""
+        left = _left(self._kind, config, self._want)
+        if not left:
+            return config, left
+        fixed = _with_head_size(config, self._want)
+        less = _left(self._kind, fixed, self._want)
+        if len(less) <= len(left):
+            found = self._steps(fixed, less)
+            if vars(fixed).keys() == vars(config).keys() or len(found[1]) < len(left):
+                return found
+        return self._steps(config, left)
+
+    def _steps(self, config: Any, left: Differences) -> tuple[Any, Differences]:
+        while left:
+            for change in _changes(config, left):
+                changed, less = self._tried(config, change, left)
+                if less is not left:
+                    config, left = changed, less
+                    break
+            else:
+                break
         return config, left
-    fixed = _with_head_size(config, want)
-    less = _left(kind, fixed, want)
-    if len(less) <= len(left):
-        found = _steps(kind, fixed, less, want)
-        if vars(fixed).keys() == vars(config).keys() or len(found[1]) < len(left):
-            return found
-    return _steps(kind, config, left, want)
+
+    def _tried(
+        self, config: Any, change: Mapping[Key, int], left: Differences
+    ) -> tuple[Any, Differences]:
+        """A configuration with a change, if that is an improvement; else the same objects."""
+        changed = copy.deepcopy(config)
+        try:
+            for key, value in change.items():
+                node = changed
+                for part in key[:-1]:
+                    node = getattr(node, part)
+                self._shorten(node, getattr(node, key[-1]), value)
+                setattr(node, key[-1], value)
+                if hasattr(node, "validate"):
+                    node.validate()
+            less = _left(self._kind, changed, self._want)
+        except Exception:  # whatever transformers raises for a configuration it does not take
+            return config, left
+        return (changed, less) if less.keys() < left.keys() else (config, left)
+
+    def _shorten(self, config: Any, before: int | None, after: int) -> None:
+        kept = self._cuts.get(before or 0, ())
+        if len(kept) != after:
+            return
+        for name, value in list(vars(config).items()):
+            if isinstance(value, list) and len(value) == before:
+                setattr(config, name, [value[at] for at in kept])
 
 
 def _with_head_size(config: Any, want: Signature) -> Any:
@@ -149,43 +217,6 @@ def _with_head_size(config: Any, want: Signature) -> Any:
 
 def _nested(config: Any) -> bool:
     return any(hasattr(value, "model_type") for value in vars(config).values())
-
-
-def _steps(
-    kind: type[Any], config: Any, left: Differences, want: Signature
-) -> tuple[Any, Differences]:
-    while left:
-        for change in _changes(config, left):
-            changed, less = _tried(kind, config, change, want, left)
-            if less is not left:
-                config, left = changed, less
-                break
-        else:
-            break
-    return config, left
-
-
-def _tried(
-    kind: type[Any],
-    config: Any,
-    change: Mapping[Key, int],
-    want: Signature,
-    left: Differences,
-) -> tuple[Any, Differences]:
-    """A configuration with a change, if that is an improvement; else the same objects."""
-    changed = copy.deepcopy(config)
-    try:
-        for key, value in change.items():
-            node = changed
-            for part in key[:-1]:
-                node = getattr(node, part)
-            setattr(node, key[-1], value)
-            if hasattr(node, "validate"):
-                node.validate()
-        less = _left(kind, changed, want)
-    except Exception:  # whatever transformers raises for a configuration it does not take
-        return config, left
-    return (changed, less) if less.keys() < left.keys() else (config, left)
 
 
 def _left(kind: type[Any], config: Any, want: Signature) -> Differences:

@@ -42,8 +42,6 @@ def load(
         CheckpointError: nothing readable is there; says what is missing.
         ConfigError: the architecture is none of transformers.
     """
-    import transformers
-
     where = Path(path).expanduser()
     source = str(where) if where.is_dir() else str(path)
     content = configuration(path)
@@ -59,13 +57,23 @@ def load(
         log.warning("%s does not hold %s: fresh weights", source, ", ".join(missing))
     if info.get("mismatched_keys") and not options.get("ignore_mismatched_sizes"):
         raise CheckpointError(f"{source}: of another shape: {list(info['mismatched_keys'])[:5]}")
-    tokenizer = None
-    if not where.is_dir() or any((where / name).is_file() for name in TOKENIZER_FILES):
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, KeyError) as error:
-            log.warning("%s: no tokenizer: %s", source, error)
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer_of(source)
+
+
+def tokenizer_of(source: str | None) -> Any:
+    """The tokenizer of a folder or a name on the hub; None where there is none."""
+    import transformers
+
+    if source is None:
+        return None
+    where = Path(source).expanduser()
+    if where.is_dir() and not any((where / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(where) if where.is_dir() else source)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s: no tokenizer: %s", source, error)
+        return None
 
 
 def configuration(path: str | Path) -> dict[str, Any]:

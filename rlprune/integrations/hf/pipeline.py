@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlprune import budgets as budget_module
-from rlprune.budgets import Budget, disk_bytes
+from torch import nn
+
+from rlprune.budgets import Budget, sets
 from rlprune.budgets.limits import Limit
 from rlprune.errors import ConfigError
-from rlprune.files import write_atomically
+from rlprune.files import write_json
+from rlprune.integrations.hf.exporting import FOLDER
+from rlprune.integrations.hf.expression import follow
 from rlprune.integrations.hf.loading import load
-from rlprune.integrations.hf.saving import save
-from rlprune.integrations.hf.vocabulary import trim_vocabulary
+from rlprune.integrations.hf.vocabulary import trimmed, vocabulary_of, with_vocabulary
 from rlprune.run.result import PruneResult
 
-TRIMMED, PRUNED = "trimmed", "pruned"
-"""Folders below the run's own: the dense network with its smaller vocabulary, and the result."""
+SIZES = ("tokens", "disk_bytes")
 
 
 def prune(
@@ -32,6 +32,7 @@ def prune(
     corpus: str | Path | Iterable[str] | None = None,
     min_count: int = 1,
     architecture: str | None = None,
+    exports: Sequence[str] = ("hf_code",),
     progress: bool | None = None,
     **options: Any,
 ) -> PruneResult:
@@ -50,6 +51,7 @@ def prune(
         corpus: text whose tokens stay (see `trim_vocabulary`); None keeps the whole vocabulary.
         min_count: fewest occurrences of a token that stays.
         architecture: class of transformers; None takes the one that the folder names.
+        exports: as for `rlprune.prune`; ``hf`` for a result that plain transformers loads.
         progress: draw bars; None draws them on a terminal.
         **options: passed on to `rlprune.prune` (``task``, ``evaluations``, ``finetune``, ...).
 
@@ -66,51 +68,59 @@ def prune(
     from rlprune import data as data_module
 
     out = Path(out_dir).expanduser()
-    dense, tokenizer = load(path, architecture=architecture, dtype=torch.float32)
+    source: str | Path = path
+    if corpus is not None:
+        source = trimmed(path, out, corpus, min_count, architecture=architecture, progress=progress)
+    model, tokenizer = load(source, architecture=architecture, dtype=torch.float32)
     if tokenizer is None:
         raise ConfigError(f"{path} holds no tokenizer; prune the network with rlprune.prune")
-    trimmed, kept = dense, None
+    opened = data_module.load(**{**data, "tokenizer": str(source)})
     if corpus is not None:
-        trimmed, tokenizer, kept = trim_vocabulary(
-            dense, tokenizer, corpus, min_count, progress=progress
-        )
-    save(trimmed, out / TRIMMED, tokenizer)
-    opened = data_module.load(**{**data, "tokenizer": str(out / TRIMMED)})
+        dense, _ = load(path, architecture=architecture, dtype=torch.float32)
+        budgets = absolute(budgets, dense, opened.example_inputs)
+        del dense
+    factory = {"_target_": "rlprune.integrations.hf.build", "path": str(source)}
     result = rlprune.prune(
-        trimmed,
+        model,
         opened.example_inputs,
-        budgets=_absolute(budgets, dense, opened.example_inputs),
+        budgets=budgets,
         data=opened,
         out_dir=out,
-        factory={"_target_": "rlprune.integrations.hf.build", "path": str(out / TRIMMED)},
-        exports=(),
+        factory=factory if architecture is None else {**factory, "architecture": architecture},
+        exports=exports,
         progress=progress,
         **options,
     )
-    plan = result.plan
-    if kept is not None:
-        plan = replace(plan, vocabulary=tuple(kept.tolist()))
-    sizes = [int(m.get_input_embeddings().weight.shape[0]) for m in (dense, trimmed)]
-    vocabulary = {
-        "tokens": {"before": sizes[0], "after": sizes[1]},
-        "disk_bytes": {"before": disk_bytes(dense), "after": disk_bytes(trimmed)},
-    }
-    report = {**result.report, "vocabulary": vocabulary}
+    plan = with_vocabulary(result.plan, str(source))
+    known = vocabulary_of(source) or {}
+    report = {**result.report, "vocabulary": {k: known[k] for k in SIZES if k in known}}
     if result.model is not None:
-        save(result.model, out / PRUNED, tokenizer, plan)
-        text = json.dumps(report, indent=2) + "\n"
-        write_atomically(
-            out / PRUNED / "report.json", lambda file: file.write_text(text, encoding="utf-8")
-        )
+        follow(result.model)
+    if (out / FOLDER).is_dir():
+        write_json(out / FOLDER / "report.json", report)
     return replace(result, plan=plan, report=report)
 
 
-def _absolute(budgets: Mapping[str, Any], dense: Any, example_inputs: Any) -> dict[str, Budget]:
-    """Budgets with limits in their own units, shares being shares of a network."""
-    found = {}
-    for asked in budget_module.parse(budgets):
-        limit = asked.resolve(dense, example_inputs).limit
-        absolute = copy.copy(asked)
-        absolute.limit = Limit(limit, relative=False)
-        found[asked.name] = absolute
+def absolute(
+    budgets: Mapping[str, Any], dense: nn.Module, example_inputs: Any
+) -> dict[str, Budget | list[Budget]]:
+    """Budgets with limits in their own units, shares being shares of a network.
+
+    Args:
+        budgets: as for `rlprune.prune`; one of them may have a list of limits.
+        dense: the network whose shares are meant.
+        example_inputs: what it is called with.
+    """
+    asked = sets(budgets)
+    found: dict[str, Budget | list[Budget]] = {}
+    for budget in asked.sets[0]:
+        several = asked.limits if budget.name == asked.varied else (budget,)
+        own = [_absolute(one, dense, example_inputs) for one in several]
+        found[budget.name] = own if budget.name == asked.varied else own[0]
     return found
+
+
+def _absolute(asked: Budget, dense: nn.Module, example_inputs: Any) -> Budget:
+    made = copy.copy(asked)
+    made.limit = Limit(asked.resolve(dense, example_inputs).limit, relative=False)
+    return made

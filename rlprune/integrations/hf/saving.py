@@ -46,7 +46,7 @@ def save(
     target.mkdir(parents=True, exist_ok=True)
     config = found.config
     name = found.kind.__name__
-    outgoing = copy.copy(model)
+    outgoing = copy.copy(found.model)
     outgoing.__dict__["config"] = copy.deepcopy(config)
     outgoing.save_pretrained(target, safe_serialization=True)
     written = json.loads((target / "config.json").read_text(encoding="utf-8"))

@@ -144,6 +144,7 @@ def test_what_cannot_be_loaded_says_why(saved: Path, tmp_path: Path) -> None:
 def test_a_hub_name_that_cannot_be_reached_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     # The variable HF_HUB_OFFLINE is read once, when the hub's library is imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("transformers.utils.hub._is_offline_mode", True, raising=False)
     with pytest.raises(CheckpointError, match="no folder, and the hub does not give it"):
         hf.load("some-organisation/some-network-that-is-nowhere")
 

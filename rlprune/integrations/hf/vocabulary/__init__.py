@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from rlprune.integrations.hf.vocabulary.trim import trim_vocabulary
+from rlprune.integrations.hf.vocabulary.trimmed import trimmed, vocabulary_of, with_vocabulary
 
-__all__ = ["trim_vocabulary"]
+__all__ = ["trim_vocabulary", "trimmed", "vocabulary_of", "with_vocabulary"]
