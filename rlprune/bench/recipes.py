@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlprune import importance as importance_module
 from rlprune.batches import as_batches
@@ -101,6 +101,7 @@ class Study:
         self.bench = bench
         self.groups: Groups = bench.job.groups
         self._network = digest(describe(bench.job.dense))
+        self._scores: dict[tuple[str, int], dict[str, Tensor]] = {}
 
     def result(self, recipe: Recipe, cell: Cell, seed: int) -> dict[str, Any]:
         """What a recipe leaves of the network at a size, computed unless it is there."""
@@ -157,13 +158,7 @@ class Study:
             if number > 1:
                 network = build(self.groups, plan)
                 groups = discover(network, self.bench.job.example_inputs)
-            scores = importance_module.scores(
-                groups,
-                importance_module.find(recipe.importance),
-                data=as_batches(samples),
-                task=self.bench.data.task,
-                generator=torch.Generator().manual_seed(seed),
-            )
+            scores = self._order(groups, recipe.importance, samples, seed)
             sizes = cell.sizes(self.groups, groups, number / recipe.rounds)
             if recipe.allocation == "even":
                 widths = even(groups, sizes)
@@ -175,6 +170,22 @@ class Study:
                 return searched(groups, sizes, scores, self.bench, seed)
             plan = composed(plan, Plan.from_widths(groups, widths, scores))
         return plan
+
+    def _order(self, groups: Groups, importance: str, samples: Any, seed: int) -> dict[str, Tensor]:
+        """Scores of units; those of the dense network are computed once."""
+        key = (importance, seed)
+        if groups is self.groups and key in self._scores:
+            return self._scores[key]
+        scores = importance_module.scores(
+            groups,
+            importance_module.find(importance),
+            data=as_batches(samples),
+            task=self.bench.data.task,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        if groups is self.groups:
+            self._scores[key] = scores
+        return scores
 
     def _samples(self, seed: int) -> Any:
         """Calibration samples of a seed."""

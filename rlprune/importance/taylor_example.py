@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from rlprune.inputs import batch_size, map_tensors
 from rlprune.modes import evaluating
 
 if TYPE_CHECKING:
-    from rlprune.structure import Group, Groups
+    from rlprune.structure import Group, Groups, Slice
 
 
 def taylor_example(groups: Groups, group: Group, data: ScoringData) -> Tensor:
@@ -104,8 +104,10 @@ def _by_example(
     """Mean over examples of a measure of ``sum(w * g)`` of every unit, by group, [width] each."""
     model = groups.model
     named = dict(model.named_parameters(remove_duplicate=False))
-    leaves = {id(value): value.detach().clone().requires_grad_() for value in named.values()}
-    weights = list(leaves.values())
+    leaves = {id(value): value.detach().clone() for value in named.values()}
+    parts = {group.name: _producing(groups, group, named) for group in groups.prunable}
+    used = {id(named[part.tensor]) for chosen in parts.values() for part in chosen}
+    weights = [leaves[key].requires_grad_() for key in used]
     sums = {g.name: torch.zeros(g.width, dtype=torch.float64) for g in groups.prunable}
     count = 0
 
@@ -119,20 +121,26 @@ def _by_example(
             for example in _examples(batch):
                 found = torch.autograd.grad(loss(Forward(), example), weights, allow_unused=True)
                 products = {
-                    key: weight.detach().double() * gradient.double()
-                    for (key, weight), gradient in zip(leaves.items(), found, strict=True)
+                    key: weight.detach() * gradient
+                    for key, weight, gradient in zip(used, weights, found, strict=True)
                     if gradient is not None
                 }
                 for group in groups.prunable:
-                    parts = [p for p in groups.slices(group) if id(named.get(p.tensor)) in products]
-                    producing = [p for p in parts if p.role != "in"] or parts
                     change = torch.zeros(group.width, dtype=torch.float64)
-                    for part in producing:
-                        rows = unit_rows(products[id(named[part.tensor])], part)
-                        change += rows.sum(1).cpu()
+                    for part in parts[group.name]:
+                        product = products.get(id(named[part.tensor]))
+                        if product is not None:
+                            rows = unit_rows(product, part)
+                            change += rows.sum(1, dtype=torch.float64).cpu()
                     sums[group.name] += measure(change)
                 count += 1
     return {name: total / max(count, 1) for name, total in sums.items()}
+
+
+def _producing(groups: Groups, group: Group, named: Mapping[str, Tensor]) -> list[Slice]:
+    """Slices of parameters that make a group's units, or that read them where nothing does."""
+    parts = [part for part in groups.slices(group) if part.tensor in named]
+    return [part for part in parts if part.role != "in"] or parts
 
 
 def _examples(batch: Batch) -> list[Batch]:
