@@ -107,7 +107,7 @@ FORMATS: Registry[type[Format] | str] = Registry("export", "rlprune.exports")
 EVERYWHERE = ("onnx", "torch_export")
 """Formats that take any network that PyTorch can export."""
 
-for _name, _home in {
+_HOMES: dict[str, type[Format] | str] = {
     "onnx": Onnx,
     "torch_export": TorchExport,
     "hf": "rlprune.integrations.hf.exporting.Stock",
@@ -115,7 +115,8 @@ for _name, _home in {
     "vllm": "rlprune.integrations.hf.exporting.Vllm",
     "gguf": "rlprune.integrations.gguf.exporting.Gguf",
     "gguf_k": "rlprune.integrations.gguf.exporting.GgufK",
-}.items():
+}
+for _name, _home in _HOMES.items():
     FORMATS.register(_name)(_home)
 
 

@@ -11,7 +11,10 @@ import torch
 import rlprune
 from rlprune import hf
 from rlprune.budgets import disk_bytes
+from rlprune.cli.job import run
+from rlprune.errors import ConfigError
 from rlprune.plan import Plan
+from rlprune.run.config import compose
 from tests.integrations.hf.test_vocabulary import TRAINING, fast, network, wordpiece
 
 transformers = pytest.importorskip("transformers")
@@ -70,3 +73,39 @@ def test_a_folder_is_a_model_of_the_command_line(folder: Path) -> None:
     )
     assert type(model).__name__ == "BertForSequenceClassification"
     assert model.config.num_labels == 3  # type: ignore[union-attr]
+
+
+def test_the_command_line_does_both_in_one_run_and_goes_on(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = compose(
+        [
+            "model=hf", f"model.path={folder / 'dense'}", f"vocabulary.corpus={folder / 'corpus'}",
+            "data=text", f"data.train={folder / 'train'}", "data.max_length=24",
+            f"data.tokenizer={folder / 'dense'}", "task=text_classification",
+            "budget=params_50", "budget.params=0.92", "agent=random",
+            "evaluations=3", "finetune=none",
+            "export=[hf_code]", "structure.exclude=[bert.pooler]", "latency.repeats=2", "threads=1",
+        ]
+    )  # fmt: skip
+    result = run(config, tmp_path, redo=False)
+    assert result is not None
+    dense, _ = hf.load(folder / "dense")
+    assert result.costs["params"] <= 0.92 * sum(p.numel() for p in dense.parameters())
+    plan = Plan.from_json((tmp_path / "pruned" / "plan.json").read_text())
+    model, tokenizer = hf.load(tmp_path / "pruned")
+    assert len(plan.vocabulary) == len(tokenizer) < dense.config.vocab_size
+    # of the whole network's parameters, those of the tokens that are gone are the first to go
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
+    with caplog.at_level("INFO"):
+        again = run(config, tmp_path, redo=False)
+    assert again is not None
+    assert again.plan == result.plan
+    assert "kept from before" in caplog.text
+    assert "search: done before, kept" in caplog.text
+    other = {**config, "vocabulary": {**config["vocabulary"], "min_count": 2}}
+    with pytest.raises(ConfigError, match="vocabulary of another network, corpus or min_count"):
+        run(other, tmp_path, redo=False)
+    wrong = {**config, "model": {"name": "mlp"}}
+    with pytest.raises(ConfigError, match=r"vocabulary\.corpus needs model=hf"):
+        run(wrong, tmp_path, redo=False)
