@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlprune.integrations.gguf import save_gguf
     from rlprune.integrations.hf.building import build
+    from rlprune.integrations.hf.experts import drop_experts
     from rlprune.integrations.hf.expression import Expression, express, follow
     from rlprune.integrations.hf.loading import load
     from rlprune.integrations.hf.pipeline import prune
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Expression",
     "build",
+    "drop_experts",
     "express",
     "follow",
     "load",
@@ -32,6 +34,7 @@ __all__ = [
 _HOMES = {
     "Expression": "hf.expression",
     "build": "hf.building",
+    "drop_experts": "hf.experts",
     "express": "hf.expression",
     "follow": "hf.expression",
     "load": "hf.loading",
