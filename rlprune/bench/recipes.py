@@ -101,6 +101,7 @@ class Study:
         self.bench = bench
         self.groups: Groups = bench.job.groups
         self._network = digest(describe(bench.job.dense))
+        self._data = digest(describe(bench.data))
         self._scores: dict[tuple[str, int], dict[str, Tensor]] = {}
 
     def result(self, recipe: Recipe, cell: Cell, seed: int) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Study:
             "cell": cell.shares,
             "seed": seed,
             "samples": self.bench.options["samples"],
-            "data": self.bench.data.identity(),
+            "data": self._data,
         }
         if recipe.allocation == "searched":
             asked["agent"] = [self.bench.options["agent"], self.bench.options["evaluations"]]
@@ -125,7 +126,8 @@ class Study:
 
     def dense(self) -> float:
         """The metric of the whole network."""
-        path = self.bench.folder / "results" / f"dense-{self._network[:16]}.json"
+        name = f"dense-{digest([self._network, self._data])[:16]}.json"
+        path = self.bench.folder / "results" / name
         known = read_json(path)
         if known is None:
             known = {"value": self._metric(self.bench.job.dense)}

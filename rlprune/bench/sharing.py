@@ -80,9 +80,9 @@ def uneven(
             best = score.sort(descending=True).values
             best[: group.min_width] = torch.inf
             ordered.append(best)
-        pooled = torch.cat(ordered).sort(descending=True).values
-        limit = pooled[size - 1]
-        kept = [int((score >= limit).sum()) for score in ordered]
+        owner = torch.repeat_interleave(torch.tensor([len(score) for score in ordered]))
+        best = torch.cat(ordered).argsort(descending=True, stable=True)[:size]
+        kept = torch.bincount(owner[best], minlength=len(members)).tolist()
         found.update({g.name: n for g, n in zip(members, kept, strict=True)})
     return found
 
