@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from rlprune.batches import Batch
 from rlprune.compensation import Context
 from rlprune.importance import ScoringData
-from rlprune.linear.weights import Consumer, consumers
-from rlprune.observe import Observation, Site, stream
-from rlprune.observe.moments import Moments
-from rlprune.observe.rows import rows
+from rlprune.observe import Observation, Site, rows, stream
 
 if TYPE_CHECKING:
     from rlprune.structure import Group, Groups
-
-_LIMIT = 1 << 20
 
 
 def wanda_sp(groups: Groups, group: Group, data: ScoringData) -> Tensor:
@@ -30,7 +27,7 @@ def wanda_sp(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     """
     score = torch.zeros(group.width, dtype=torch.float64)
     for weight, index, moments in _read(groups, group, data):
-        size = (moments.mean**2 + moments.covariance).clamp_min(0).sqrt()
+        size = moments.square.sqrt()
         score += (size * weight.abs().sum(0))[index].sum(1)
     return score.float()
 
@@ -47,7 +44,7 @@ def flap(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     """
     score = torch.zeros(group.width, dtype=torch.float64)
     for weight, index, moments in _read(groups, group, data):
-        score += (moments.covariance * weight.square().sum(0))[index].sum(1)
+        score += (moments.variance * weight.square().sum(0))[index].sum(1)
     spread = score.std() if group.width > 1 else score.new_zeros(())
     return ((score - score.mean()) / spread.clamp_min(1e-30)).float()
 
@@ -72,29 +69,22 @@ class UnitScales:
             DataError: There is no calibration data.
         """
         batches = context.required("unit scales")
-        found, _ = consumers(context.groups, 0, _LIMIT)
-        parts = {
-            (part.tensor, part.dim): part.index
-            for group in context.groups.prunable
-            for part in context.groups.slices(group)
-            if part.role == "in"
-        }
-        for consumer in found:
-            kept, _ = context.kept(consumer)
-            index = parts.get((consumer.name, consumer.dim))
-            module = context.module.get_submodule(consumer.path)
-            if kept is None or index is None or not isinstance(module, nn.Linear):
-                continue
-            self._scale(context, consumer, module, index, kept, batches)
+        for group in context.groups.prunable:
+            for part in context.groups.slices(group):
+                path = part.tensor.rpartition(".")[0]
+                kept = context.cuts.get(part.tensor, {}).get(part.dim)
+                module = context.module.get_submodule(path)
+                if part.role == "in" and kept is not None and isinstance(module, nn.Linear):
+                    self._scale(context, path, module, part.index, kept, batches)
 
     def _scale(
         self,
         context: Context,
-        consumer: Consumer,
+        path: str,
         module: nn.Linear,
         index: Tensor,
         kept: Tensor,
-        batches: object,
+        batches: Sequence[Batch],
     ) -> None:
         seen: dict[str, list[Tensor]] = {"dense": [], "small": []}
         for name, network in (("dense", context.dense), ("small", context.module)):
@@ -102,9 +92,9 @@ class UnitScales:
             def keep(found: Observation, name: str = name) -> None:
                 seen[name].append(rows(found).double().cpu())
 
-            stream(network, batches, {Site(consumer.path, "input"): keep})  # type: ignore[arg-type]
+            stream(network, batches, {Site(path, "input"): keep})
         dense, small = torch.cat(seen["dense"]), torch.cat(seen["small"])
-        whole = consumer.weight.detach().double().cpu()
+        whole = context.dense.get_submodule(path).get_parameter("weight").detach().double().cpu()
         target = dense @ whole.T
         weight = module.weight.detach().double().cpu()
         place = {int(c): at for at, c in enumerate(kept)}
@@ -126,9 +116,9 @@ class UnitScales:
             module.weight.mul_(solved[owner].to(module.weight))
 
 
-def _read(groups: Groups, group: Group, data: ScoringData) -> list[tuple[Tensor, Tensor, Moments]]:
+def _read(groups: Groups, group: Group, data: ScoringData) -> list[tuple[Tensor, Tensor, Spread]]:
     """Weights that read a group, its columns in them, and the moments of what they read."""
-    moments: dict[str, Moments] = data.once("input moments", lambda: _moments(groups, data))
+    moments: dict[str, Spread] = data.once("input moments", lambda: _moments(groups, data))
     found = []
     for part in groups.slices(group):
         path = part.tensor.rpartition(".")[0]
@@ -138,8 +128,38 @@ def _read(groups: Groups, group: Group, data: ScoringData) -> list[tuple[Tensor,
     return found
 
 
-def _moments(groups: Groups, data: ScoringData) -> dict[str, Moments]:
-    """Mean and variance of every input of the linear layers that read a group, by module."""
+class Spread:
+    """Mean square and variance of what a layer reads, per input.
+
+    Attributes:
+        count: rows so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, seen: Observation) -> None:
+        """Take in what was read."""
+        found = rows(seen).double().cpu()
+        self.count += len(found)
+        self._sum = self._sum + found.sum(0)
+        self._squares = self._squares + found.square().sum(0)
+
+    @property
+    def square(self) -> Tensor:
+        """Mean square, ``[inputs]``."""
+        return self._squares / self.count
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased variance, ``[inputs]``."""
+        left = self._squares - self._sum.square() / self.count
+        return (left / max(self.count - 1, 1)).clamp_min(0)
+
+
+def _moments(groups: Groups, data: ScoringData) -> dict[str, Spread]:
+    """What every linear layer that reads a group reads, by module."""
     batches = data.require("input moments")
     paths = {
         part.tensor.rpartition(".")[0]
@@ -148,10 +168,6 @@ def _moments(groups: Groups, data: ScoringData) -> dict[str, Moments]:
         if part.role == "in"
     }
     linear = [p for p in sorted(paths) if isinstance(groups.model.get_submodule(p), nn.Linear)]
-    found = {path: Moments(cross=False) for path in linear}
-
-    def adder(moments: Moments) -> object:
-        return lambda seen: moments.add(rows(seen).cpu())
-
-    stream(groups.model, batches, {Site(p, "input"): adder(m) for p, m in found.items()})  # type: ignore[arg-type]
+    found = {path: Spread() for path in linear}
+    stream(groups.model, batches, {Site(p, "input"): spread.add for p, spread in found.items()})
     return found

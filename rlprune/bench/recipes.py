@@ -29,7 +29,7 @@ from rlprune.inputs import batch_size, map_tensors
 from rlprune.options import build as options_of
 from rlprune.plan import Plan
 from rlprune.report import markdown
-from rlprune.run.rounds import composed
+from rlprune.run import composed
 from rlprune.structure import Groups
 from rlprune.training import evaluate
 

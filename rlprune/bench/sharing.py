@@ -17,8 +17,7 @@ from rlprune.plan import Plan, nearest_legal
 from rlprune.problem import EvaluatorConfig, create
 from rlprune.search import search
 from rlprune.sensitivity import sensitivity
-from rlprune.space import allocate
-from rlprune.space.decision import layer_of
+from rlprune.space import allocate, layer_of
 from rlprune.structure import Group, Groups
 
 if TYPE_CHECKING:

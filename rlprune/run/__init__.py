@@ -18,6 +18,7 @@ from rlprune.run.placing import place, resolve_device, use_threads
 from rlprune.run.pruning import launch, prune
 from rlprune.run.reachable import require_measurable
 from rlprune.run.result import PruneResult
+from rlprune.run.rounds import composed
 from rlprune.run.schedule import ScheduleSpec
 from rlprune.run.spec import QualitySpec, RunSpec, StructureSpec, TimingSpec
 from rlprune.run.verify import over_limit, values_of
@@ -33,6 +34,7 @@ __all__ = [
     "StructureSpec",
     "TimingSpec",
     "compose",
+    "composed",
     "dense_network",
     "factory_of",
     "launch",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from rlprune.space.allocation import allocate
 from rlprune.space.codec import ANCHORS, Codec
 from rlprune.space.costs import CostModel
-from rlprune.space.decision import Decision
+from rlprune.space.decision import Decision, layer_of
 from rlprune.space.describe import FEATURES
 from rlprune.space.exchange import exchange
 from rlprune.space.previews import Previews
@@ -32,6 +32,7 @@ __all__ = [
     "Space",
     "allocate",
     "exchange",
+    "layer_of",
     "onto_budgets",
     "project",
     "raised",

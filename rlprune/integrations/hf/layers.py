@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlprune.compaction.caches import number_caches, outermost
 from rlprune.integrations.hf.architecture import is_stand_in
-from rlprune.modes import evaluating
+from rlprune.observe import Observation, Site, stream
 
 Cuts = dict[int, tuple[int, ...]]
 """Former number of layers of a stack -> which of them are left."""
@@ -53,33 +53,31 @@ def close_up(model: Any) -> Cuts:
 def _idle(model: Any, stacks: dict[str, nn.ModuleList]) -> dict[str, set[int]]:
     """Layers with stand-ins that return their input, by stack."""
     found: dict[str, set[int]] = {path: set() for path in stacks}
-    hooks = []
+    sinks: dict[Any, Any] = {}
     for path, stack in stacks.items():
         for at, layer in enumerate(stack):
             if any(is_stand_in(part) for part in layer.modules()):
-                hooks.append(layer.register_forward_hook(_watch(found[path], at), with_kwargs=True))
-    try:
-        with evaluating(model), torch.no_grad(), contextlib.suppress(Exception):
-            model(**_sample(model))
-    finally:
-        for hook in hooks:
-            hook.remove()
+                watch = _Watch(found[path], at)
+                sinks[Site(f"{path}.{at}", "input")] = watch.entered
+                sinks[Site(f"{path}.{at}")] = watch.left
+    with contextlib.suppress(Exception):  # whatever networks raise for a sample of another kind
+        stream(model, [(_sample(model), None)], sinks)
     return found
 
 
-def _watch(found: set[int], at: int) -> Any:
-    def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = args[0] if args else kwargs.get("hidden_states")
-        result = output[0] if isinstance(output, (tuple, list)) else output
-        if (
-            isinstance(given, Tensor)
-            and isinstance(result, Tensor)
-            and given.data_ptr()
-            and torch.equal(given, result)
-        ):
-            found.add(at)
+class _Watch:
+    """Compares what goes into a layer with what comes out."""
 
-    return hook
+    def __init__(self, found: set[int], at: int) -> None:
+        self._found, self._at = found, at
+        self._given: Tensor | None = None
+
+    def entered(self, seen: Observation) -> None:
+        self._given = seen.value
+
+    def left(self, seen: Observation) -> None:
+        if self._given is not None and torch.equal(self._given, seen.value):
+            self._found.add(self._at)
 
 
 def _sample(model: Any) -> dict[str, Tensor]:
