@@ -10,6 +10,7 @@ from torch import nn
 
 from rlprune.errors import ConfigError
 from rlprune.inputs import to_device
+from rlprune.structure.unwrap import unwrapped
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -42,11 +43,15 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
 def place(
     model: nn.Module, example_inputs: Any, device: str | torch.device | None
 ) -> tuple[nn.Module, Any]:
-    """A copy of the network in eval mode, and the example inputs, on the run's device."""
+    """A copy of the network in eval mode, and the example inputs, on the run's device.
+
+    Wrappers (``DataParallel``, ``torch.compile``, PEFT adapters) are taken off.
+    """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ConfigError("the network is on the meta device and has no weights; load them first")
+    model = unwrapped(model)
     target = resolve_device(device, model)
     return copy.deepcopy(model).eval().to(target), to_device(example_inputs, target)
 

@@ -29,6 +29,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_are_taken_off(dense: nn.Module, settings: dict[str, Any], wrap: Any) -> None:
+    more = {"agent": "random", "evaluations": 2, "finetune": None, "budgets": {"macs": 0.6}}
+    x = settings["data"].example_inputs
+    result = rlprune.prune(wrap(dense), x, **(settings | more))
+    assert type(result.model) is type(dense)
+    assert count_macs(result.model, x) <= 0.6 * count_macs(dense, x)
+
+
 def test_the_whole_job_leaves_every_artifact_and_meets_every_budget(
     dense: nn.Module, settings: dict[str, Any], tmp_path: Path
 ) -> None:
