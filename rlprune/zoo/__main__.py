@@ -11,7 +11,7 @@ from typing import Any
 from rlprune.errors import ConfigError, RlpruneError
 from rlprune.zoo.cover import Coverage, coverage
 from rlprune.zoo.networks import names
-from rlprune.zoo.table import dump, load, markdown, passed
+from rlprune.zoo.table import dump, load, markdown, passed, short
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument(
         "--resume", action="store_true", help="keep the rows that coverage.json in --out holds"
     )
+    args.add_argument("--short", type=Path, help="file for a table of a few columns")
     args.add_argument("--peer", choices=["torch-pruning"], help="measure it side by side")
     args.add_argument("--timeout", type=float, default=120.0, help="seconds for the peer's run")
     args.add_argument("--memory", type=float, default=8.0, help="GiB for the peer's process")
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             (args.out / "coverage.md").write_text(markdown(rows, peer) + "\n")
             (args.out / "coverage.json").write_text(dump(rows, peer) + "\n")
     sys.stdout.write(markdown(rows, peer) + "\n")
-    return 0 if all(passed(row) for row in rows) else 1
+    if args.short is not None:
+        args.short.write_text(short(rows))
+    return 0 if all(passed(row) or not row.built for row in rows) else 1
 
 
 def _part(wanted: Sequence[str], part: str) -> list[str]:

@@ -21,6 +21,7 @@ from rlprune.compaction import (
 from rlprune.plan import Plan
 from rlprune.structure import Groups, held
 from rlprune.zoo.networks import create
+from rlprune.zoo.transformers_auto import UnbuiltError
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Coverage:
             output's scale, of an even and an uneven plan, at two sizes where the network takes
             them; None where the network has no memory to run in.
         failure: why there is no result, "" when there is one.
+        built: whether there is a network at all: not every class takes a toy configuration.
         frozen: reasons of frozen groups, with how many groups each holds.
         held: reasons with the share of the parameters that each keeps whole.
     """
@@ -58,6 +60,7 @@ class Coverage:
     failure: str = ""
     frozen: dict[str, int] | None = None
     held: dict[str, float] | None = None
+    built: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -75,6 +78,8 @@ def coverage(names: Sequence[str], *, keep: float = 0.5, seed: int = 0) -> Itera
     for name in names:
         try:
             row = cover(name, *create(name, seed), keep=keep, seed=seed)
+        except UnbuiltError as error:
+            row = Coverage(name, failure=str(error), built=False)
         except Exception as error:  # a network that cannot even be built is a row too
             row = Coverage(name, failure=f"{type(error).__name__}: {error}")
         yield row
@@ -147,7 +152,8 @@ def _compacted(row: Coverage, groups: Groups, plan: Plan) -> Coverage:
 def _error(groups: Groups, plan: Plan, small: nn.Module) -> float:
     """Largest relative difference from the masked network, on all inputs that are known."""
     masked = masked_copy(groups, plan)
-    inputs = [x for x in (groups.example_inputs, groups.other_inputs) if x is not None]
+    known = (groups.example_inputs, groups.other_inputs, *groups.other_values)
+    inputs = [x for x in known if x is not None]
     return max(difference(masked, small, x).relative for x in inputs)
 
 

@@ -31,8 +31,9 @@ def families() -> dict[str, list[str]]:
 def names(*wanted: str) -> list[str]:
     """Names that match families ("classification", ...), globs or exact names; all when empty.
 
-    "torchvision" stands for its three families, "hf" for "transformers". The smallest members of
-    timm's families are found only if asked for ("timm", "timm/resnet*").
+    "torchvision" stands for its three families. The smallest members of timm's families are found
+    only if asked for ("timm", "timm/resnet*"), and so is one class of every model type of
+    transformers ("hf", "hf/auto/*").
 
     Raises:
         ConfigError: something matches nothing.
@@ -40,14 +41,20 @@ def names(*wanted: str) -> list[str]:
     known = families()
     everything = [n for family in known.values() for n in family]
     tv = [n for f in ("classification", "segmentation", "detection") for n in known[f]]
-    known |= {"torchvision": tv, "hf": known["transformers"]}
+    known |= {"torchvision": tv}
+    if any(w == "hf" or w.startswith("hf/auto/") for w in wanted):
+        from rlprune.zoo import transformers_auto
+
+        auto = [f"hf/auto/{kind}" for kind in transformers_auto.candidates()]
+        known["hf"] = [*known["transformers"], *auto]
+        everything += auto
     if any(w.split("/")[0] == "timm" for w in wanted):
         from rlprune.zoo import timm_smallest
 
         known["timm"] = [f"timm/{n}" for n in dict.fromkeys(timm_smallest.smallest().values())]
         everything += known["timm"]
     found: dict[str, None] = {}
-    for pattern in wanted or ("torchvision", "hf"):
+    for pattern in wanted or ("torchvision", "transformers"):
         hits = known.get(pattern) or [n for n in everything if fnmatch(n, pattern)]
         if not hits:
             raise ConfigError(
@@ -70,8 +77,8 @@ def create(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            if name.startswith("timm/"):
-                raise NotImplementedError("its picture size is found by running it")
+            if name.startswith(("timm/", "hf/auto/")):
+                raise NotImplementedError("it is run, or small, in any case")
             with torch.device("meta"):
                 model, shape = _build(name)
         except NotImplementedError:  # some constructors look at values
@@ -113,6 +120,10 @@ def _build(name: str) -> tuple[nn.Module, Shape]:
         from rlprune.zoo import timm_smallest
 
         return timm_smallest.build(short)
+    if family == "hf/auto":
+        from rlprune.zoo import transformers_auto
+
+        return transformers_auto.build(transformers_auto.candidates()[short])
     if family == "hf":
         from rlprune.zoo import transformers_tiny
 

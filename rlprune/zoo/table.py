@@ -18,6 +18,8 @@ def passed(row: Coverage) -> bool:
 
 def summary(rows: Sequence[Coverage]) -> str:
     """One sentence on how many networks are covered."""
+    unbuilt = sum(not r.built for r in rows)
+    rows = [r for r in rows if r.built]
     ran = [r for r in rows if r.error is not None]
     good = sum(passed(r) for r in ran)
     structure = sum(r.error is None and not r.failure for r in rows)
@@ -28,6 +30,11 @@ def summary(rows: Sequence[Coverage]) -> str:
         f"{good} networks: masked == compacted (worst relative difference {worst:.1e}, float64); "
         f"{structure}: structure only; {halved} keep at most 60 % of their parameters"
     )
+    times = sorted(r.trace_seconds for r in rows) or [0.0]
+    text += (
+        f"; discovery takes {times[len(times) // 2]:.1f} s at the median, {times[-1]:.1f} at most"
+    )
+    text += f"; {unbuilt} have no toy configuration" if unbuilt else ""
     return f"{text}; {len(failed)} fail: {', '.join(failed)}" if failed else f"{text}; none fails"
 
 
@@ -61,6 +68,18 @@ def markdown(rows: Sequence[Coverage], peer: Mapping[str, Mapping[str, Any]] | N
             "| " + " | ".join(c.replace("|", "/").replace("\n", " ") for c in cells) + " |"
         )
     return "\n".join([*lines, "", summary(rows), "", reasons(rows)])
+
+
+def short(rows: Sequence[Coverage]) -> str:
+    """A table of a few columns, as comma-separated values, with the summary as a comment."""
+    lines = [f"# {summary(rows)}", "network,state,parameters,prunable,groups,left,discovery_s"]
+    for r in sorted(rows, key=lambda r: r.name):
+        state = "unbuilt" if not r.built else "refused" if r.failure else "ok"
+        state = state if passed(r) or state != "ok" else "wrong"
+        left = _number(r.kept, ".2f")
+        cells = (r.name, state, r.parameters, r.prunable, r.groups, left, f"{r.trace_seconds:.2f}")
+        lines.append(",".join(map(str, cells)))
+    return "\n".join(lines) + "\n"
 
 
 def dump(rows: Sequence[Coverage], peer: Mapping[str, Mapping[str, Any]] | None = None) -> str:

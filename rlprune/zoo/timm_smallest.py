@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _PREFIXES = frozenset("tf legacy dm eca ese gc nf wide tiny".split())
 """First words of names that say how a network was trained or changed, not what it is."""
 _LARGE = re.compile(r"giant|huge|large|xxl|_\d+b|so\d+m|enormous|_xl")
-SIZES = (64, 96, 128, 160, 192, 224)
+SIZES = (64, 96, 128, 160, 192, 224, 256)
 """Heights of square pictures to try, in order."""
 
 

@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlprune.errors import RlpruneError
+
+LARGEST = 20_000_000
+"""Parameters that a model may have at toy size: a backbone with sizes of its own stays large."""
 VOCABULARY, LENGTH = 99, 10
 WIDTH, HEADS, KEYS, INNER, LAYERS = 64, 4, 2, 96, 2
 
@@ -68,12 +72,16 @@ LISTS = {
     r"num_attention_heads|num_heads": (1, 2, 3, 4, 4, 4),
 }  # fmt: skip
 _MAPPINGS = (
-    "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "MASKED_LM",
+    "SEQ_TO_SEQ_CAUSAL_LM", "CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "MASKED_LM",
     "IMAGE_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "OBJECT_DETECTION",
     "UNIVERSAL_SEGMENTATION", "CTC", "AUDIO_CLASSIFICATION", "SPEECH_SEQ_2_SEQ",
     "IMAGE_TO_IMAGE", "ZERO_SHOT_IMAGE_CLASSIFICATION", "QUESTION_ANSWERING",
     "IMAGE_TEXT_TO_TEXT", "TIME_SERIES_PREDICTION",
 )  # fmt: skip
+
+
+class UnbuiltError(RlpruneError):
+    """A class is not built from a toy configuration: nothing is known of how it is covered."""
 
 
 def candidates() -> dict[str, str]:
@@ -132,16 +140,28 @@ def build(name: str, attention: str | None = "sdpa") -> tuple[nn.Module, dict[st
     Args:
         name: of the class.
         attention: "sdpa" or "eager"; None for what transformers would choose.
+
+    Raises:
+        UnbuiltError: the configuration does not take small sizes, or the model does not run in it.
     """
     import transformers
 
     transformers.logging.set_verbosity_error()
-    kind = getattr(transformers, name)
     try:
-        model: nn.Module = kind._from_config(_config(kind), attn_implementation=attention)
-    except (ValueError, ImportError):  # it has no such attention
-        model = kind._from_config(_config(kind))
-    return model, inputs_of(model)
+        kind = getattr(transformers, name)
+        try:
+            model: nn.Module = kind._from_config(_config(kind), attn_implementation=attention)
+        except (ValueError, ImportError):  # it has no such attention
+            model = kind._from_config(_config(kind))
+        if sum(p.numel() for p in model.parameters()) > LARGEST:
+            raise ValueError("it stays large")
+        inputs = inputs_of(model)
+        with torch.no_grad():
+            model.eval()(**inputs)
+    except Exception as error:  # whatever one of hundreds of classes objects to
+        text = str(error).strip().split("\n")[0]
+        raise UnbuiltError(f"{name} at toy size: {type(error).__name__}: {text}") from error
+    return model, inputs
 
 
 def _config(kind: Any) -> Any:
