@@ -133,8 +133,11 @@ def _is_node(name: str, arguments: Sequence[str]) -> bool:
 def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     """Recorded overrides with those given in their place; Hydra takes each key once.
 
-    A key that the run had added with ``+`` may be given without it.
+    A key that the run had added with ``+`` may be given without it. Where a group is chosen anew,
+    as in ``finetune=none``, what was recorded for its options goes: it belonged to the other choice.
     """
+    chosen = tuple(f"{_key(item)}." for item in given if "=" in item and _is_group(_key(item)))
+    recorded = [item for item in recorded if not _key(item).startswith(chosen)]
     later = {
         _key(item): item
         for item in given
@@ -150,6 +153,12 @@ def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
         merged.append(item)
     rest = [item for item in given if _key(item) in later or item.startswith("-")]
     return merged + rest
+
+
+def _is_group(key: str) -> bool:
+    from rlprune.run.config import config_dir
+
+    return "." not in key and bool(key) and (config_dir() / key).is_dir()
 
 
 def _key(override: str) -> str:

@@ -44,6 +44,14 @@ def test_a_recorded_key_can_be_taken_back() -> None:
     ]  # fmt: skip
 
 
+def test_a_group_chosen_anew_comes_without_the_options_of_the_earlier_choice() -> None:
+    recorded = ["finetune.epochs=12", "+budget.macs=0.4", "agent.seed=1", "budget=custom"]
+    assert merged(recorded, ["finetune=none", "agent.seed=2"]) == [
+        "+budget.macs=0.4", "agent.seed=2", "budget=custom", "finetune=none",
+    ]  # fmt: skip
+    assert merged(recorded, ["budget.macs=0.3"])[1] == "+budget.macs=0.3"
+
+
 def test_a_run_that_is_not_there_or_swept_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         continued([f"run={tmp_path / 'nowhere'}"])
