@@ -134,7 +134,7 @@ def merged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     """Recorded overrides with those given in their place; Hydra takes each key once.
 
     A key that the run had added with ``+`` may be given without it. Where a group is chosen anew,
-    as in ``finetune=none``, what was recorded for its options goes: it belonged to the other choice.
+    as in ``finetune=none``, what was recorded for its options goes with the earlier choice.
     """
     chosen = tuple(f"{_key(item)}." for item in given if "=" in item and _is_group(_key(item)))
     recorded = [item for item in recorded if not _key(item).startswith(chosen)]

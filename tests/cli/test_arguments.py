@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlprune.cli.arguments import continued, merged, own_agent
+from rlprune.cli.trust import sign
 from rlprune.errors import ConfigError
 
 
@@ -21,6 +22,7 @@ def run(tmp_path: Path) -> Path:
         "    - {path: /shipped, schema: file, provider: main}\n"
         "    - {path: /mine, schema: file, provider: command-line}\n"
     )
+    sign(folder / ".hydra")
     return folder
 
 
