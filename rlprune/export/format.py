@@ -101,15 +101,22 @@ class TorchExport(Onnx):
     name = "torch_export"
 
 
+class Standalone(Onnx):
+    """A Python file of plain PyTorch code, and its weights."""
+
+    name = "standalone"
+
+
 FORMATS: Registry[type[Format] | str] = Registry("export", "rlprune.exports")
 """Formats by name: classes, or where they live (imported when asked for)."""
 
 EVERYWHERE = ("onnx", "torch_export")
-"""Formats that take any network that PyTorch can export."""
+"""What is written where nobody asks for anything else."""
 
 _HOMES: dict[str, type[Format] | str] = {
     "onnx": Onnx,
     "torch_export": TorchExport,
+    "standalone": Standalone,
     "hf": "rlprune.integrations.hf.exporting.Stock",
     "hf_code": "rlprune.integrations.hf.exporting.WithCode",
     "vllm": "rlprune.integrations.hf.exporting.Vllm",

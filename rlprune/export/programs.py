@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlprune.export.standalone import WEIGHTS, load_standalone, write_standalone
 from rlprune.inputs import batch_of, batch_size, call, map_tensors, to_device
 from rlprune.modes import evaluating
 
 log = logging.getLogger(__name__)
 
-FILES = {"onnx": "model.onnx", "torch_export": "model.pt2"}
+FILES = {"onnx": "model.onnx", "torch_export": "model.pt2", "standalone": "standalone.py"}
 _EXPORT_BATCH = 4
 _TOLERANCE = 1e-3
 
@@ -35,7 +36,7 @@ def export(network: nn.Module, example_inputs: Any, folder: Path, name: str) -> 
         network: The network.
         example_inputs: What it is called with.
         folder: Where the file goes.
-        name: ``onnx`` or ``torch_export``.
+        name: ``onnx``, ``torch_export`` or ``standalone``.
 
     Returns:
         ``{"file", "dynamic_batch", "max_difference"}``, or ``{"error"}`` with the reason.
@@ -54,7 +55,8 @@ def export(network: nn.Module, example_inputs: Any, folder: Path, name: str) -> 
             if difference > _TOLERANCE:
                 raise ValueError(f"its output differs from the network's by {difference:.2g}")
             os.replace(temporary, path)
-            return {"file": path.name, "dynamic_batch": dynamic, "max_difference": difference}
+            found = {"file": path.name, "dynamic_batch": dynamic, "max_difference": difference}
+            return {**found, "files": [path.name, WEIGHTS]} if name == "standalone" else found
         except Exception as error:  # exporters raise many kinds; the reason goes to the report
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             reasons.append(f"{type(error).__name__}: {first}"[:300])
@@ -121,8 +123,16 @@ def _check_onnx(path: Path, network: nn.Module, inputs: Any, dynamic: bool) -> f
     return _difference(outputs, call(network, sample))
 
 
-_WRITERS = {"onnx": _write_onnx, "torch_export": _write_pt2}
-_CHECKS = {"onnx": _check_onnx, "torch_export": _check_pt2}
+def _check_standalone(path: Path, network: nn.Module, inputs: Any, dynamic: bool) -> float:
+    loaded = load_standalone(path)
+    return max(
+        _difference(call(loaded, sample), call(network, sample))
+        for sample in _samples(inputs, dynamic)
+    )
+
+
+_WRITERS = {"onnx": _write_onnx, "torch_export": _write_pt2, "standalone": write_standalone}
+_CHECKS = {"onnx": _check_onnx, "torch_export": _check_pt2, "standalone": _check_standalone}
 
 
 def _samples(inputs: Any, dynamic: bool) -> Iterator[Any]:

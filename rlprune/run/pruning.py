@@ -128,7 +128,8 @@ def prune(
         out_dir: The run folder; None keeps nothing on disk.
         factory: How :func:`rlprune.load` builds the dense network again: the dotted path of a
             function, or keyword arguments of ``rlprune.models.create``.
-        exports: ``onnx`` and ``torch_export`` take any result. ``hf`` (a stock configuration,
+        exports: ``onnx``, ``torch_export`` and ``standalone`` (a Python file of plain PyTorch code
+            beside its weights) take any result. ``hf`` (a stock configuration,
             uniform widths), ``vllm``, ``gguf`` (blocks of 32 weights; ``gguf_k`` of 256) limit the
             search to what they can say, which the report lists; ``hf_code`` takes any network of
             transformers, with a modelling file where it needs one. A dotted path of your own

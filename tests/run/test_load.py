@@ -32,6 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         agent="uniform",
         evaluations=2,
         finetune=None,
+        exports=("onnx", "torch_export", "standalone"),
         factory=factory,
         latency={"repeats": 2},
         out_dir=tmp_path_factory.mktemp("run"),
@@ -71,13 +72,14 @@ def test_load_says_what_is_missing(run: Any, tmp_path: Path) -> None:
         rlprune.load(run.out_dir, model=wider)
 
 
-def test_the_exported_program_opens_without_rlprune(run: Any, tmp_path: Path) -> None:
+def test_the_exported_program_and_the_file_open_without_rlprune(run: Any, tmp_path: Path) -> None:
     torch.save({"x": samples(7), "y": run.model(samples(7)).detach()}, tmp_path / "pair.pt")
     program = (
-        "import sys, torch\n"
+        f"import sys, torch; sys.path.append({str(run.out_dir)!r}); import standalone\n"
         f"pair = torch.load({str(tmp_path / 'pair.pt')!r}, weights_only=True)\n"
         f"model = torch.export.load({str(run.out_dir / 'model.pt2')!r}).module()\n"
-        "assert torch.allclose(model(pair['x']), pair['y'], atol=1e-5)\n"
+        "for network in (model, standalone.load()):\n"
+        "    assert torch.allclose(network(pair['x']), pair['y'], atol=1e-5)\n"
         "assert not any(name.split('.')[0] == 'rlprune' for name in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
