@@ -10,6 +10,7 @@ from rlprune.search.agent import AGENTS, Agent, AgentConfig, create_agent, resol
 from rlprune.search.archive import Archive
 from rlprune.search.finalists import Finalist
 from rlprune.search.front import FrontPoint, search_front
+from rlprune.search.isolation import one_thread
 from rlprune.search.runner import SearchResult, search
 from rlprune.search.session import Session
 
@@ -23,6 +24,7 @@ __all__ = [
     "SearchResult",
     "Session",
     "create_agent",
+    "one_thread",
     "resolve_agent",
     "search",
     "search_front",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlprune.bench.rivals.base import Rival, RivalConfig, Seen
-from rlprune.search.isolation import one_thread
+from rlprune.search import one_thread
 
 
 @dataclass(frozen=True)

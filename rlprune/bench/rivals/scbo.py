@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rlprune.bench.rivals.base import Rival, RivalConfig, Seen
-from rlprune.search.isolation import one_thread
+from rlprune.search import one_thread
 
 
 @dataclass(frozen=True)
