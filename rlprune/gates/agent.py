@@ -30,8 +30,8 @@ _FLIPS = 0.5
 class GatesAgent(Agent):
     """Learns gates under the budgets, and evaluates the plans that they stand for.
 
-    Every snapshot of the training gives two plans of its keep ratios, projected onto the budgets:
-    one keeps the units whose gates are most open, the other those of highest importance. What
+    Every snapshot of the training gives plans of its keep ratios, projected onto the budgets: one
+    keeps the units whose gates are most open, the other those of highest importance. What
     evaluations remain go to plans around the best one so far.
 
     Training spends no evaluation. What it costs is in the history: ``gates/core_seconds``, and
@@ -58,9 +58,7 @@ class GatesAgent(Agent):
         last: Snapshot | None = None
         for snapshot in training.run(min(self.config.snapshots, pairs)):
             self._report(snapshot)
-            session.evaluate(
-                [self._plan(snapshot.ratios, units) for units in (snapshot.scores, None)]
-            )
+            session.evaluate([self._plan(snapshot.ratios, o) for o in self._orders(snapshot)])
             last = snapshot
         self.weights = training.weights()
         if last is not None:
@@ -92,12 +90,19 @@ class GatesAgent(Agent):
             best = session.archive.best
             known = best is not None and best.plan in self._units
             center = space.ratios(best.plan) if best is not None and known else last.ratios
-            units = self._units[best.plan] if best is not None and known else last.scores
+            units = self._units[best.plan] if best is not None and known else self._orders(last)[0]
             noise = session.rng.normal(0.0, self.config.spread, len(space))
             ratios = np.clip(center * np.exp(noise), space.lowest, space.highest)
             flips = session.rng.random(len(space)) < _FLIPS / max(int(space.branches.sum()), 1)
             ratios = np.where(space.branches, np.where(flips, 1.0 - center, center), ratios)
             session.evaluate([self._plan(ratios, units)])
+
+    def _orders(self, snapshot: Snapshot) -> list[Mapping[str, Tensor] | None]:
+        """The orders of the units that plans are made with; None for that of importance."""
+        chosen: dict[str, list[Mapping[str, Tensor] | None]] = {
+            "learned": [snapshot.scores], "importance": [None]
+        }  # fmt: skip
+        return chosen.get(self.config.units, [snapshot.scores, None])
 
     def _report(self, snapshot: Snapshot) -> None:
         session = self.session

@@ -9,6 +9,8 @@ from rlprune.gates.kinds import KINDS
 from rlprune.gates.network import PLACES
 from rlprune.search.agent import AgentConfig
 
+UNITS = ("both", "learned", "importance")
+
 
 @dataclass(frozen=True)
 class GatesConfig(AgentConfig):
@@ -19,6 +21,8 @@ class GatesConfig(AgentConfig):
             as a control ``random``, which learns how many units to keep, not which.
         place: what gates scale: ``reads``, the weights that read a unit, or as a control
             ``writes``, those that make it, where normalisation cancels them.
+        units: which units a plan keeps: ``learned``, those whose gates are most open,
+            ``importance``, or ``both``, one plan of each.
         width: whether units have gates; without, all groups keep what they have.
         depth: whether branches have gates, where the space decides about them.
         steps: gradient steps.
@@ -43,6 +47,7 @@ class GatesConfig(AgentConfig):
     name: ClassVar[str] = "gates"
     kind: str = "hard_concrete"
     place: str = "reads"
+    units: str = "both"
     width: bool = True
     depth: bool = True
     steps: int = 400
@@ -62,6 +67,7 @@ class GatesConfig(AgentConfig):
         """Checks the options."""
         super().__post_init__()
         KINDS.find(self.kind)
+        self.require(self.units in UNITS, "units", ", ".join(UNITS))
         self.require(self.place in PLACES, "place", " or ".join(PLACES))
         self.require(self.width or self.depth, "width", "true where depth is false")
         for field in ("steps", "snapshots"):

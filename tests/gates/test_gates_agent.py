@@ -13,6 +13,7 @@ import torch
 from rlprune.budgets import Budget
 from rlprune.errors import ConfigError, PlanError
 from rlprune.gates import GateTraining, SoftCosts
+from rlprune.plan import Plan
 from rlprune.problem import Problem
 from rlprune.search import SearchResult, search
 from rlprune.space import CostModel
@@ -41,6 +42,18 @@ def test_gates_beat_the_uniform_plan_within_the_budget(kind: str) -> None:
     assert result.history[-1]["gates/core_seconds"] > 0
     assert result.history[-1]["gates/evaluations"] > 0
     assert result.history[-1]["constraint/macs/lambda"] >= 0
+
+
+def test_units_are_those_that_are_asked_for() -> None:
+    found = problem({"macs": 0.5})
+    ranked = found.space.scores
+    for units in ("learned", "importance"):
+        result = run(found, units=units, steps=10, snapshots=1)
+        plan = result.ledger[1].plan
+        by_importance = Plan.from_widths(found.groups, plan.widths, ranked)
+        assert (plan == by_importance) is (units == "importance")
+    with pytest.raises(ConfigError, match="units must be both, learned, importance"):
+        run(found, units="all")
 
 
 def test_depth_and_a_black_box_beside_a_formula() -> None:
