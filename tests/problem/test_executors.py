@@ -150,6 +150,21 @@ def test_what_fails_in_a_worker_fails_here_with_the_same_words(
         problem.close()
 
 
+@pytest.mark.long
+def test_workers_that_hold_too_much_become_fewer(caplog: pytest.LogCaptureFixture) -> None:
+    executor = create_executor("processes", workers=3, memory=0.3)
+    problem = evaluator(executor=executor)
+    try:
+        asked = plans(problem, 8)
+        assert [e.plan for e in problem.evaluate_many(asked)] == asked
+        peaks = [told["peak"] for told in problem.stats["workers"].values()]
+        assert sum(peaks) > 0.3 * 1024
+        assert executor.workers < 3
+    finally:
+        problem.close()
+    assert f"{executor.workers} are left" in caplog.text
+
+
 @needs_ray
 def test_options_of_ray_are_checked_without_starting_it() -> None:
     made = create_executor({"name": "ray", "gpus": 0.25, "clock": {"resources": {"device": 1}}})

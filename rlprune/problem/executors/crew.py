@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -164,6 +165,8 @@ class Crew(ABC):
         self._workers, self._assessor, self._stillborn = [], None, 0
 
     def __del__(self) -> None:
+        if sys.is_finalizing():  # they end with this process
+            return
         for worker in getattr(self, "_workers", ()):
             worker.end()
 
