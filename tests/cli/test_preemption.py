@@ -71,7 +71,7 @@ def test_a_sweep_whose_jobs_are_preempted_ends_as_if_they_had_not_been(
         time.sleep(0.02)
     assert started.returncode == 0
     told = "".join(path.read_text() for path in (tmp_path / "sweep").rglob("*_log.*"))
-    assert told.count("this job is preempted") == len(at) == 2
+    assert told.count("Starting with JobEnvironment") == 1 + len(at) == 3
     alone = subprocess.run(
         [sys.executable, "-m", "rlprune", *options, "hydra.run.dir=alone"],
         cwd=tmp_path, env=environment(), check=False,
