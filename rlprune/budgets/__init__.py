@@ -11,6 +11,8 @@ from __future__ import annotations
 from rlprune.budgets.base import Budget, Estimate, ResolvedBudget
 from rlprune.budgets.config import from_config, parse, resolve
 from rlprune.budgets.disk import DiskBytes, disk_bytes
+from rlprune.budgets.elsewhere import Device, OnnxLatency
+from rlprune.budgets.energy import Energy
 from rlprune.budgets.latency import Latency, LatencyMeter, LatencySettings
 from rlprune.budgets.limits import Limit
 from rlprune.budgets.metric import METRICS, Metric, reported
@@ -35,7 +37,9 @@ __all__ = [
     "BudgetSets",
     "Bytes",
     "ClassLoss",
+    "Device",
     "DiskBytes",
+    "Energy",
     "Estimate",
     "KvBytes",
     "Latency",
@@ -45,6 +49,7 @@ __all__ = [
     "Macs",
     "Metric",
     "Nonzeros",
+    "OnnxLatency",
     "Params",
     "PeakMemory",
     "ResolvedBudget",

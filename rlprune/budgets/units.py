@@ -54,8 +54,12 @@ BYTES = Unit(
 )
 MILLISECONDS = Unit("ms", "ms", MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3}), prefixed=False)
 SECONDS = Unit("s", "s", MappingProxyType({"s": 1.0, "ms": 1e-3, "min": 60.0}), prefixed=False)
+MICROJOULES = Unit(
+    "uJ", "uJ", MappingProxyType({"nj": 1e-3, "uj": 1.0, "mj": 1e3, "j": 1e6}), prefixed=False
+)
 
-_KNOWN = {unit.name: unit for unit in (MACS, PARAMETERS, BYTES, MILLISECONDS, SECONDS)}
+_ALL = (MACS, PARAMETERS, BYTES, MILLISECONDS, SECONDS, MICROJOULES)
+_KNOWN = {unit.name: unit for unit in _ALL}
 
 
 def unit_of(name: str) -> Unit:

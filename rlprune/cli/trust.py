@@ -32,6 +32,7 @@ _BY_NAME = re.compile(
 )
 """Keys of a configuration whose text is the path of a function or class where it has dots."""
 _OURS = {"rlprune.integrations.hf.build", *(f"rlprune.budgets.{name}" for name in budgets.__all__)}
+_OURS -= {"rlprune.budgets.Device"}  # it runs a command
 """What shipped configurations name by path."""
 
 
@@ -86,7 +87,8 @@ def _named(overrides: Sequence[str], added: Sequence[str]) -> Iterator[str]:
             yield item
     config = compose([item for item in overrides if not item.startswith("-")])
     for path, value in _leaves(config):
-        if _BY_NAME.fullmatch(path) and _is_path(value) and value not in _OURS:
+        named = _BY_NAME.fullmatch(path) and _is_path(value) and value not in _OURS
+        if named or path.endswith(".command"):  # of a budget that a device measures
             yield f"{path}={value}"
     model = {k: v for k, v in config["model"].items() if k not in ("checkpoint", "weights")}
     if not is_harmless(model) and model.get("_target_") not in _OURS:

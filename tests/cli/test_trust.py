@@ -36,6 +36,8 @@ STRANGE = [
     ["compensation=[bn,os.system]"],
     ["task.name=os.system"],
     ["evaluator.compensation=[os.system]"],
+    ["+budget.device.command='touch {onnx}'", "+budget.device.limit=1"],
+    ["callbacks=[os.system]"],
     ["+hydra.callbacks.own._target_=os.system"],
     ["hydra/launcher=joblib"],
 ]

@@ -81,5 +81,5 @@ def test_drops_are_points_shares_or_numbers() -> None:
 def test_wrong_objectives_are_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RunSpec.of(**options)
-    with pytest.raises(BudgetError, match="'energy': not a built-in metric"):
-        RunSpec.of(objective="energy", quality={"max_drop": "1%"})
+    with pytest.raises(BudgetError, match="'joules': not a built-in metric"):
+        RunSpec.of(objective="joules", quality={"max_drop": "1%"})
