@@ -170,7 +170,8 @@ class Device(Metric):
     """What a command of yours says of a network: a measurement on another machine, for example.
 
     The candidate is written as ONNX, ``{onnx}`` in the command is replaced by the file, and the
-    last number that the command prints is the value. No shell runs it; ``ssh`` and ``adb`` do.
+    last number that the command prints is the value. No shell runs it; ``ssh`` and ``adb`` do. On
+    the command line: ``+budget.device.limit=70% '+budget.device.command="ssh pi t {onnx}"'``.
 
     Args:
         command: ``"ssh pi measure {onnx}"``, or a script that copies the file and times it.

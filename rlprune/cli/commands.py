@@ -36,7 +36,11 @@ def report(arguments: Sequence[str]) -> None:
     rows, unfinished = sweep.collect(folder)
     console = Console()
     if rows:
-        show_runs(console, sweep.TERMINAL, sweep.cells(rows, sweep.TERMINAL))
+        head, lines = sweep.settings(rows)
+        if lines:
+            show_runs(console, head, lines)
+        shown = sweep.terminal(rows)
+        show_runs(console, shown, sweep.cells(rows, shown))
         for path in sweep.write(folder, rows):
             console.print(f"{path}", soft_wrap=True)
     for path in fronts:

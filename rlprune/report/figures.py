@@ -142,14 +142,13 @@ def runs(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ("MACs kept, %", "parameters kept, %"),
         strict=True,
     ):
-        for name in dict.fromkeys(str(row["network"]) for row in rows):
-            points = sorted(
-                (100 * row[key], row["scale"] * row["change"])
-                for row in rows
-                if row["network"] == name and row["change"] is not None
-            )
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+        alike: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            if row["change"] is not None:
+                name = f"{row['network']}, {row['agent']}"
+                alike.setdefault(name, []).append((100 * row[key], row["scale"] * row["change"]))
+        for name, points in alike.items():  # seeds and limits are points, not a line
+            axes.plot(*zip(*points, strict=True), "o", markersize=5, alpha=0.7, label=name)
         axes.axhline(0, color=BAD, linewidth=1)
         axes.set_xlabel(label)
     figure.axes[0].set_ylabel(f"{' or '.join(labels)} against dense")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,9 @@ from rlprune.report.rows import columns
 from rlprune.report.units import duration, number
 from rlprune.tasks.metric import SHARE, Metric
 
-TERMINAL = ("run", "network", "agent", "budgets", "dense", "pruned", "change", "params", "MACs")
-"""Columns that fit a terminal."""
-
 COLUMNS = (
-    "run", "network", "data", "agent", "seed", "budgets", "evaluations", "metric", "dense",
-    "before fine-tuning", "pruned", "change", "params", "MACs", "latency", "time",
+    "run", "network", "data", "agent", "seed", "limits", "budgets", "evaluations", "metric",
+    "dense", "before fine-tuning", "pruned", "change", "params", "MACs", "latency", "time",
 )  # fmt: skip
 """Columns of the page."""
 
@@ -64,13 +62,67 @@ def cells(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = COLUMNS) -> li
     return [tuple(_texts(row)[column] for column in chosen) for row in rows]
 
 
+_SETTING = ("network", "data", "agent", "limits", "evaluations")
+"""What makes two runs of a sweep alike but for their seeds."""
+
+_MEASURED = ("pruned", "change", "params", "MACs")
+
+
+def terminal(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Columns that fit a terminal: what tells the runs apart, and what came out."""
+    return ("run", *_varying(rows), "pruned", "change", "params", "MACs")
+
+
+def settings(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """One line per setting, mean and standard deviation over its runs.
+
+    Args:
+        rows: From ``collect``.
+
+    Returns:
+        The head and the lines; no lines where every setting was run once.
+    """
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(row[key] for key in _SETTING), []).append(row)
+    told = _varying(rows) or ("network",)
+    lines = [
+        (*(str(same[0][key]) for key in told), str(len(same)), *_spread(same))
+        for same in alike.values()
+    ]
+    head = (*told, "runs", *_MEASURED)
+    return head, lines if len(lines) < len(rows) else []
+
+
+def _varying(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(key for key in _SETTING if len({str(row[key]) for row in rows}) > 1)
+
+
+def _spread(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Mean and standard deviation of what was measured, as text."""
+    for name in _MEASURED:
+        key = name if name in rows[0] else f"{name.lower()}_share"
+        values = [row[key] for row in rows if row[key] is not None]
+        scale = 100.0 if key.endswith("_share") else float(rows[0]["scale"])
+        if not values:
+            yield "-"
+            continue
+        mean = scale * statistics.fmean(values)
+        digits, unit = (1, " %") if key.endswith("_share") else (2, "")
+        spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        yield f"{mean:{'+' if name == 'change' else ''}.{digits}f}{spread}{unit}"
+
+
 _SHOWN = {"dense": "dense", "before fine-tuning": "before_finetune", "pruned": "pruned"}
+
+
+_TOLD = ("run", "network", "data", "agent", "seed", "limits", "budgets")
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
     metric = Metric("", str(row["metric"]), unit=SHARE if row["scale"] == 100 else "")
     return {
-        **{key: str(row[key]) for key in ("run", "network", "data", "agent", "seed", "budgets")},
+        **{key: str(row[key]) for key in _TOLD},
         "evaluations": str(row["evaluations"]),
         "metric": row["metric"] or "-",
         **{key: metric.show(row[value]) for key, value in _SHOWN.items()},
@@ -97,8 +149,10 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
     write_text(paths[0], text.getvalue())
     figure = figures.runs(rows)
     write_atomically(paths[1], lambda path: figure.savefig(path, dpi=120))
+    head_of, lines = settings(rows)
     body = (
         f"<h1>{len(rows)} runs</h1>"
+        + (html.table(head_of, lines) if lines else "")
         + html.table(COLUMNS, cells(rows))
         + html.picture(figure, "quality against what was kept")
     )
@@ -127,6 +181,7 @@ def _row(path: Path, folder: Path, report: dict[str, Any]) -> dict[str, Any]:
         "data": _name_of(report.get("data")),
         "agent": str(agent.get("name") if isinstance(agent, dict) else agent),
         "seed": report["seed"],
+        "limits": ", ".join(f"{n} {b.get('spec', '')}" for n, b in report["budgets"].items()),
         "budgets": ", ".join(
             f"{name} {number(b['value'], b['unit'])} of {number(b['limit'], b['unit'])}"
             for name, b in report["budgets"].items()
