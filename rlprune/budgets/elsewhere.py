@@ -155,7 +155,7 @@ class OnnxLatency(Metric):
         if min(batch_size, repeats, 1 if threads is None else threads) < 1:
             raise BudgetError(f"budget {self.name!r}: batch_size, threads, repeats: at least 1")
 
-    def function(self, model: nn.Module, example_inputs: Any) -> float:  # type: ignore[override]
+    def function(self, model: nn.Module, example_inputs: Any) -> float:
         """Milliseconds of a network on its own."""
         inputs = batch_of(example_inputs, self.batch_size)
         return OnnxMeter(model, inputs, self.threads, self.repeats).reference_ms
@@ -205,7 +205,7 @@ class Device(Metric):
                 f"budget {self.name!r}: command {command!r} has no {{onnx}}, the network's file"
             )
 
-    def function(self, model: nn.Module, example_inputs: Any) -> float:  # type: ignore[override]
+    def function(self, model: nn.Module, example_inputs: Any) -> float:
         """Write the network, run the command, and read its number."""
         with tempfile.TemporaryDirectory(prefix="rlprune-") as folder:
             path = Path(folder) / "model.onnx"
