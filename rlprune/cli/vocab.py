@@ -51,10 +51,12 @@ def with_vocabulary(config: Mapping[str, Any], folder: Path) -> Mapping[str, Any
         RlpruneError: It cannot be read or trimmed.
     """
     asked = config["vocabulary"]
-    if set(asked) != {"corpus", "min_count"}:
-        raise ConfigError(f"vocabulary={dict(asked)}: it has the options corpus and min_count")
+    if not isinstance(asked, Mapping) or set(asked) != {"corpus", "min_count"}:
+        raise ConfigError(f"vocabulary={asked!r}: it has the options corpus and min_count")
     if asked["corpus"] is None:
         return config
+    if not isinstance(asked["corpus"], str):
+        raise ConfigError(f"vocabulary.corpus={asked['corpus']!r}: give a text file")
     model = config["model"]
     if model.get("_target_") != "rlprune.integrations.hf.build":
         raise ConfigError("vocabulary.corpus needs model=hf with model.path=a folder")

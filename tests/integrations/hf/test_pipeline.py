@@ -106,6 +106,9 @@ def test_the_command_line_does_both_in_one_run_and_goes_on(
     other = {**config, "vocabulary": {**config["vocabulary"], "min_count": 2}}
     with pytest.raises(ConfigError, match="vocabulary of another network, corpus or min_count"):
         run(other, tmp_path, redo=False)
+    for asked in (None, {"corpus": 3, "min_count": 1}, {"corpus": "x"}):
+        with pytest.raises(ConfigError, match="vocabulary"):
+            run({**config, "vocabulary": asked}, tmp_path, redo=False)
     wrong = {**config, "model": {"name": "mlp"}}
     with pytest.raises(ConfigError, match=r"vocabulary\.corpus needs model=hf"):
         run(wrong, tmp_path, redo=False)

@@ -279,7 +279,11 @@ def test_what_cannot_be_trimmed_says_why(tmp_path: Path) -> None:
         hf.trim_vocabulary(model, tokenizer, tmp_path / "nowhere.txt")
     with pytest.raises(DataError, match="no line"):
         hf.trim_vocabulary(model, tokenizer, [])
-    with pytest.raises(ConfigError, match="min_count"):
-        hf.trim_vocabulary(model, tokenizer, CORPUS, 0)
+    for count in (0, "2", 1.5, True):
+        with pytest.raises(ConfigError, match="min_count"):
+            hf.trim_vocabulary(model, tokenizer, CORPUS, count)  # type: ignore[arg-type]
+    for corpus in (3, b"x", {"a": 1}):
+        with pytest.raises(DataError, match="give a text file, or strings"):
+            hf.trim_vocabulary(model, tokenizer, corpus)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="rows"):
         hf.trim_vocabulary(network("untied head", 300), tokenizer, CORPUS)

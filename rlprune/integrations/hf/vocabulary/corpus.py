@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Corpus:
             if not path.is_file():
                 raise DataError(f"corpus {path} is no file; give a text file, or a list of strings")
             corpus = Corpus(path)
+        elif not isinstance(source, Iterable) or isinstance(source, (bytes, Mapping)):
+            raise DataError(f"corpus {source!r}: give a text file, or strings")
         else:
             corpus = Corpus(tuple(str(line) for line in source))
         if next(iter(corpus), None) is None:

@@ -51,8 +51,8 @@ def trim_vocabulary(
         DataError: there is no corpus.
         StructureError: a line would be segmented in another way; shows it.
     """
-    if min_count < 1:
-        raise ConfigError(f"min_count is {min_count}; it must be at least 1")
+    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+        raise ConfigError(f"min_count is {min_count!r}; it must be a whole number from 1 on")
     text = Corpus.of(corpus)
     full = backend(tokenizer)
     content = json.loads(full.to_str())
