@@ -48,7 +48,8 @@ def check(problem: Buildable) -> None:
     reasons = []
     for budget in problem.budgets:
         value = costs[budget.name]
-        rises = budget.estimate is None and not budget.measured and value > budget.dense
+        unknown = budget.estimate is None and not budget.measured and not budget.rising
+        rises = unknown and value > budget.dense
         met = budget.violation(value) <= 0
         if not met and budget.estimate is None:
             tried = [value, problem.costs(space.plan(_half(space)))[budget.name], budget.dense]
@@ -62,8 +63,8 @@ def check(problem: Buildable) -> None:
         if rises and met:
             logger.warning(
                 "budget %r does not fall with the network's size: %.6g for the smallest network, "
-                "%.6g for the dense one. Plans are scaled onto budgets as if smaller were cheaper: "
-                "the search has to find what meets this one, and may not",
+                "%.6g for the dense one. Plans are scaled onto budgets as if smaller were cheaper; "
+                "say Budget(..., rising=True) of one that rises as a network gets smaller",
                 budget.name, value, budget.dense,
             )  # fmt: skip
     if reasons:
