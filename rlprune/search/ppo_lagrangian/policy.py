@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_TAIL = 3.0
 
 
 class PositionExtractor(nn.Module):
@@ -163,5 +164,11 @@ class MultiCriticPolicy(ActorCriticPolicy):
 
 
 def _log_density(noise: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    """Log density of ``mean + std * noise`` under its Gaussian."""
-    return -0.5 * noise.square() - log_std - _HALF_LOG_TWO_PI
+    """Log-density of standardised actions, Gaussian with exponential tails.
+
+    Actions that the policy has not sampled itself may lie many standard deviations away, where a
+    Gaussian's ratio of densities overflows after the smallest step of its mean.
+    """
+    apart = noise.abs()
+    inside = apart.clamp(max=_TAIL)
+    return -(inside * (apart - 0.5 * inside) + log_std + _HALF_LOG_TWO_PI)
