@@ -157,13 +157,14 @@ class Screen:
         """
         session, space = self._session, self._session.space
         known = [space.ratios(e.plan) for e, _ in zip(session.archive, range(4), strict=False)]
-        starts = space.nearest(np.vstack([ratios, *known]))
+        proposed, best = space.nearest(ratios), space.nearest(np.array(known))
+        everything = np.vstack([proposed, best])
         plans: list[Plan] = []
         choices: list[Choice] = []
         for slot in range(count):
             greedy = slot < round(self._config.exploit * count)
             gains = self._surrogate.predict if greedy else self._surrogate.draw(self._generator)
-            for choice in self._climb(starts, gains):
+            for choice in self._climb(everything if greedy else proposed, gains):
                 plan = session.codec.settled(choice)
                 if not session.seen(plan) and plan not in plans:
                     plans.append(plan)
