@@ -12,7 +12,7 @@ from rlprune.space.exchange import exchange
 from rlprune.space.previews import Previews, forecast
 from rlprune.space.priced import Priced
 from rlprune.space.space import KEPT, Choice
-from rlprune.space.verified import onto_budgets
+from rlprune.space.verified import expected, onto_budgets
 
 ANCHORS = ("uniform", "sensitivity")
 """What action 0 stands for: ``uniform``, the largest keep ratio that, used everywhere, meets every
@@ -140,7 +140,7 @@ class Codec:
         It is certain but where a budget without a formula makes the projection a forecast.
         """
         if self.project and any(budget.estimate is None for budget in self.problem.budgets):
-            return self._plan(self.space.choice(self.previews(actions[None]).ratios[0]))
+            return self._plan(expected(self.problem, self.ratios(actions), self.costs))
         return self.plan(actions)
 
     def clamped(self, taken: np.ndarray, ratio: float) -> float:

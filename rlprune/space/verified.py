@@ -70,6 +70,12 @@ def onto_budgets(
     return exact() if best is None else best[1]
 
 
+def expected(problem: Priced, ratios: np.ndarray, costs: CostModel) -> Choice:
+    """What :func:`onto_budgets` most likely leads to; nothing is measured."""
+    view = Modelled(problem, costs, np.ones(len(problem.budgets)))
+    return free_steps(view, project(view, ratios))
+
+
 def free_steps(view: Modelled, choice: Choice) -> Choice:
     """Raise decisions as far as that costs nothing: to the end of their plateau.
 

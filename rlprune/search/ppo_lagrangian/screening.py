@@ -25,6 +25,8 @@ from rlprune.space import Choice, exchange
 logger = logging.getLogger(__name__)
 
 _INFORMED, _BLIND = 0.5, 1.0
+_ATTEMPTS = 4
+_SAME = 1e-9
 
 
 class Screen:
@@ -68,6 +70,7 @@ class Screen:
         self._round = 0
         self.stale = False
         self._booked: set[Plan] = set()
+        self._known: list[np.ndarray] = []
         for known in (*session.known, session.reference):
             self._learn(known)
         with one_thread():
@@ -129,6 +132,8 @@ class Screen:
             damages = self._forecaster(ratios[None])[0]
             self._surrogate.add(damages, gain)
             self._risen.add(damages, evaluation)
+            if evaluation.feasible:
+                self._known.append(ratios)
         return gain
 
     def _play(self, sequences: np.ndarray) -> list[tuple[float, np.ndarray]]:
@@ -160,15 +165,18 @@ class Screen:
         proposed, best = space.nearest(ratios), space.nearest(np.array(known))
         everything = np.vstack([proposed, best])
         plans: list[Plan] = []
-        choices: list[Choice] = []
         for slot in range(count):
-            greedy = slot < round(self._config.exploit * count)
-            gains = self._surrogate.predict if greedy else self._surrogate.draw(self._generator)
-            for choice in self._climb(everything if greedy else proposed, gains):
-                plan = session.codec.settled(choice)
-                if not session.seen(plan) and plan not in plans:
+            for attempt in range(_ATTEMPTS):
+                greedy = slot < round(self._config.exploit * count) and attempt == 0
+                gains = self._surrogate.predict
+                if not greedy:
+                    gains = self._surrogate.draw(self._generator, 2.0**attempt)
+                climbed = self._climb(everything if greedy else proposed, gains)
+                fresh = next((c for c in climbed if not self._held(c)), None)
+                plan = None if fresh is None else session.codec.settled(fresh)
+                if plan is not None and not session.seen(plan) and plan not in plans:
+                    self._known.append(space.ratios(plan))
                     plans.append(plan)
-                    choices.append(choice)
                     break
         found = []
         for evaluation in session.evaluate(plans):
@@ -177,6 +185,11 @@ class Screen:
             actions = session.codec.actions(wish).astype(np.float32)
             found.append((actions, self._learn(evaluation), row))
         return found
+
+    def _held(self, choice: Choice) -> bool:
+        """Whether an evaluated plan that meets the budgets keeps all that this one would."""
+        ratios = np.array(choice) / self._session.space.sizes
+        return bool((ratios <= np.array(self._known) + _SAME).all(axis=1).any())
 
     def _climb(self, starts: np.ndarray, gains: Gains) -> list[Choice]:
         """What exchanges lead to from the start that is best by a function of damages."""

@@ -73,13 +73,17 @@ class Surrogate:
         """Expected gains ``[P]`` of plans with ``[P, d]`` damages."""
         return self._gain(self._at, damages)
 
-    def draw(self, generator: np.random.Generator) -> Gains:
+    def draw(self, generator: np.random.Generator, widened: float = 1.0) -> Gains:
         """A function like :meth:`predict`, with level, slope and factors drawn from the posterior.
 
         What is well known differs little between draws, so plans that are best by a draw are
         tried as often as they may be best (Thompson sampling).
+
+        Args:
+            generator: what is drawn from.
+            widened: factor on the posterior's standard deviations.
         """
-        at = self._at + self._root @ generator.normal(size=len(self._at))
+        at = self._at + widened * self._root @ generator.normal(size=len(self._at))
         return lambda damages: self._gain(at, damages)
 
     def _gain(self, at: np.ndarray, damages: np.ndarray) -> np.ndarray:
