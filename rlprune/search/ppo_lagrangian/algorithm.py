@@ -18,7 +18,7 @@ from rlprune.search.ppo_lagrangian.multiplier import PIDMultiplier
 from rlprune.search.ppo_lagrangian.policy import MultiCriticPolicy
 from rlprune.search.ppo_lagrangian.rollout import ProposalVecEnv
 
-_MOST = 0.5
+_MOST = 1.0
 
 Verdict = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Action sequences ``[E, n]``, rewards ``[E]``, violations ``[E, m]``."""
@@ -31,7 +31,7 @@ class PPOLagrangian(PPO):
 
     Maximises the reward subject to ``E[violation_k] <= 0`` by the Lagrangian
     ``A = (A_r - sum lambda_k A_k) / (1 + sum lambda_k)`` with gamma = lambda_GAE = 1. The
-    multipliers follow the rollout's mean violations, and half a standard deviation more so that
+    multipliers follow the rollout's mean violations, and a standard deviation more so that
     most episodes meet the budgets, before the policy is updated.
 
     A ``judge`` decides how each rollout ends: it gets the whole action sequences ``[E, n]``, may

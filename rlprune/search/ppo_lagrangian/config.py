@@ -57,8 +57,8 @@ class PPOLagrangianConfig(AgentConfig):
     initial_std: float | None = None
     min_std: float = 0.02
     hidden: int = 32
-    kp: float = 1.0
-    ki: float = 0.5
+    kp: float = 2.0
+    ki: float = 1.5
     kd: float = 0.2
     max_multiplier: float = 20.0
     start: str | None = None
