@@ -168,7 +168,7 @@ class Screen:
         for slot in range(count):
             for attempt in range(_ATTEMPTS):
                 greedy = slot < round(self._config.exploit * count) and attempt == 0
-                gains = self._surrogate.predict
+                gains: Gains = self._surrogate.predict
                 if not greedy:
                     gains = self._surrogate.draw(self._generator, 2.0**attempt)
                 climbed = self._climb(everything if greedy else proposed, gains)
