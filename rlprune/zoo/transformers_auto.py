@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import RlpruneError
+from rlprune.inputs import to_device
 
 LARGEST = 20_000_000
 """Parameters that a model may have at toy size: a backbone with sizes of its own stays large."""
@@ -72,9 +73,9 @@ LISTS = {
     r"num_attention_heads|num_heads": (1, 2, 3, 4, 4, 4),
 }  # fmt: skip
 _MAPPINGS = (
-    "SEQ_TO_SEQ_CAUSAL_LM", "CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "MASKED_LM",
+    "SPEECH_SEQ_2_SEQ", "SEQ_TO_SEQ_CAUSAL_LM", "CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "MASKED_LM",
     "IMAGE_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "OBJECT_DETECTION",
-    "UNIVERSAL_SEGMENTATION", "CTC", "AUDIO_CLASSIFICATION", "SPEECH_SEQ_2_SEQ",
+    "UNIVERSAL_SEGMENTATION", "CTC", "AUDIO_CLASSIFICATION",
     "IMAGE_TO_IMAGE", "ZERO_SHOT_IMAGE_CLASSIFICATION", "QUESTION_ANSWERING",
     "IMAGE_TEXT_TO_TEXT", "TIME_SERIES_PREDICTION",
 )  # fmt: skip
@@ -156,8 +157,8 @@ def build(name: str, attention: str | None = "sdpa") -> tuple[nn.Module, dict[st
         if sum(p.numel() for p in model.parameters()) > LARGEST:
             raise ValueError("it stays large")
         inputs = inputs_of(model)
-        with torch.no_grad():
-            model.eval()(**inputs)
+        with torch.no_grad():  # some cast to a smaller type in a way that float64 does not survive
+            model.double().eval()(**to_device(inputs, "cpu", torch.float64))
     except Exception as error:  # whatever one of hundreds of classes objects to
         text = str(error).strip().split("\n")[0]
         raise UnbuiltError(f"{name} at toy size: {type(error).__name__}: {text}") from error
