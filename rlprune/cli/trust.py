@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,11 @@ def _key() -> bytes | None:
     path = cache_dir() / "signing-key"
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
+        # Whole or not at all: the first runs of a sweep may ask at the same time.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as file:
             file.write(secrets.token_hex(32).encode())
+            file.flush()
+            os.link(file.name, path)
     with contextlib.suppress(OSError):
         return path.read_bytes() or None
     return None

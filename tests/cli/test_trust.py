@@ -9,6 +9,7 @@ import pytest
 
 from rlprune.cli.arguments import continued
 from rlprune.cli.trust import SIGNATURE, is_own, sign
+from rlprune.data import cache_dir
 from rlprune.errors import ConfigError
 
 
@@ -88,5 +89,6 @@ def test_a_signature_holds_for_what_was_signed(tmp_path: Path) -> None:
     assert not is_own(folder / ".hydra")
     with pytest.raises(ConfigError, match=r"budget\.own\._target_=os\.system"):
         continued([f"run={folder}"])
+    assert (cache_dir() / "signing-key").stat().st_mode & 0o077 == 0, "for this user alone"
     (folder / ".hydra" / SIGNATURE).write_text("\u00e4\n")
     assert not is_own(folder / ".hydra")
