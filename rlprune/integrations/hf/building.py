@@ -18,6 +18,7 @@ def build(
     architecture: str | None = None,
     num_classes: int | None = None,
     attention: str | None = None,
+    vocab_size: int | None = None,
 ) -> nn.Module:
     """Load a network of transformers as `rlprune.models.create` builds any other.
 
@@ -26,6 +27,8 @@ def build(
         architecture: class of transformers; None takes the one that the folder names, or, for
             ``num_classes`` where that has no classes, the classifier of its family.
         num_classes: number of outputs of a classifier.
+        vocab_size: number of tokens of the data; where these are the classes, too, texts are
+            predicted token by token, and the folder's own architecture does so.
         attention: ``eager`` or ``sdpa``; None leaves the choice to transformers.
 
     Returns:
@@ -38,6 +41,8 @@ def build(
     """
     import torch
 
+    if num_classes is not None and num_classes == vocab_size:
+        num_classes = None
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     content = configuration(path)
     named = str((content.get("architectures") or [""])[0])

@@ -14,8 +14,9 @@ from rlprune.budgets import disk_bytes
 from rlprune.cli.job import run
 from rlprune.errors import ConfigError
 from rlprune.plan import Plan
+from rlprune.run import factory_of
 from rlprune.run.config import compose
-from tests.integrations.hf.test_vocabulary import TRAINING, fast, network, wordpiece
+from tests.integrations.hf.test_vocabulary import TRAINING, byte_bpe, fast, network, wordpiece
 
 transformers = pytest.importorskip("transformers")
 
@@ -65,6 +66,19 @@ def test_one_call_gives_a_smaller_folder_of_the_same_layout(folder: Path, tmp_pa
     again = rlprune.load(tmp_path, trust=True)
     with torch.no_grad():
         assert torch.equal(model(**inputs).logits, again(**inputs).logits)
+
+
+def test_a_decoder_predicts_text_on_the_command_line(tmp_path: Path) -> None:
+    tokenizer = fast(byte_bpe())
+    hf.save(network("untied head", len(tokenizer)).float(), tmp_path / "dense", tokenizer)
+    (tmp_path / "text").write_text("\n".join(TRAINING), encoding="utf-8")
+    opened = rlprune.data.load(
+        name="text_file", train=tmp_path / "text", tokenizer=tmp_path / "dense", length=16
+    )
+    part = {"_target_": "rlprune.integrations.hf.build", "path": str(tmp_path / "dense")}
+    model = rlprune.models.create(**factory_of(part, opened))
+    assert type(model).__name__ == "LlamaForCausalLM"
+    opened.task.check_network(model.eval(), opened.example_inputs, opened.num_classes)
 
 
 def test_a_folder_is_a_model_of_the_command_line(folder: Path) -> None:
