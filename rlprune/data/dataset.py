@@ -278,6 +278,8 @@ class Data:
         order = torch.arange(self.holdout_size)
         if share != WHOLE:
             order = torch.cat([order[:0], *order.split(batch_size)[share[0] :: share[1]]])
+            if not len(order):  # fewer batches than processes
+                return
         yield from self._holdout.batches(order, batch_size, device=device)
 
     @cached_property

@@ -48,6 +48,7 @@ def test_parts_of_a_batch_are_the_whole_batch(data: Data) -> None:
     parts = [list(data.holdout_batches(60, share=(k, 3))) for k in range(3)]
     assert [len(part) for part in parts] == [2, 1, 1]
     assert torch.equal(parts[0][1][0], held[3][0])
+    assert list(data.holdout_batches(200, share=(1, 2))) == [], "one batch for two processes"
 
 
 @pytest.fixture
