@@ -65,10 +65,13 @@ class GatesAgent(Agent):
             self._around(last)
 
     def _begin(self, file: str) -> Plan:
-        """Reads the plan to start from, and evaluates it on the budgets."""
+        """Reads the plan to start from, and evaluates it, on the budgets where it breaks one."""
         plan = Plan.read(file)
         session, space = self.session, self.session.space
         ratios = space.ratios(plan)
+        if max(session.problem.violations(plan).values()) <= 0:
+            session.evaluate([plan])
+            return plan
         choice = onto_budgets(session.problem, ratios, session.codec.costs)
         session.evaluate([space.adjusted(plan, choice)])
         return plan

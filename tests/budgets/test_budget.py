@@ -130,11 +130,11 @@ def test_parse_reads_every_form_and_keeps_the_order() -> None:
     ("budgets", "message"),
     [
         ({}, "no budget given"),
-        ({"energy": 3.2}, "'energy': not a built-in metric .*macs, params"),
+        ({"joules": 3.2}, "'joules': not a built-in metric .*macs, params"),
         ({"energy": tiles}, "a function needs a limit; write Budget.fn=tiles"),
         ([Macs(0.5), Macs(0.3)], "used twice: macs"),
         ({"energy": Budget.__new__}, "a function needs a limit"),
-        ({"energy": {"limit": 3}}, "needs _target_"),
+        ({"joules": {"limit": 3}}, "needs _target_"),
         ({"energy": {"_target_": f"{__name__}.tiles"}}, "give a limit"),
         ({"macs": {"_target_": "rlprune.budgets.Macs", "speed": 3}}, "Macs refuses"),
     ],

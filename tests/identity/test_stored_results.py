@@ -27,10 +27,19 @@ def pixels(count: int = 96) -> tuple[Tensor, Tensor]:
     return x, torch.tensor(found.target[:count])
 
 
+class OwnType(nn.Sequential):
+    """Computes in the type of its weights, whatever it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x.to(self[0].weight.dtype))
+        return x
+
+
 def network(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(
+        return OwnType(
             nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
         ).eval()
 

@@ -30,6 +30,7 @@ SENSIBLE = {
     "evaluator": {"mapping"},
     "finetune": {"mapping"},
     "schedule": {"mapping"},
+    "protect": {"mapping"},
     "quality": {"mapping"},
     "callbacks": {"list"},
     "exclude": {"list"},
