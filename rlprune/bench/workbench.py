@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from rlprune import budgets as budget_module
 from rlprune import data as data_module
@@ -25,11 +24,10 @@ from rlprune.run import (
     Job,
     RunFolder,
     RunSpec,
-    dense_network,
-    resolve_device,
+    dense_from_config,
     use_threads,
 )
-from rlprune.training import FineTune, Pretrain
+from rlprune.training import FineTune
 
 log = logging.getLogger(__name__)
 
@@ -109,17 +107,8 @@ def open_workbench(config: Mapping[str, Any]) -> Workbench:
     """
     use_threads(config["threads"])
     asked = RunSpec.from_config(config).asked()
-    recipe = Pretrain.from_dict(config["pretrain"])
     opened = data_module.load(**config["data"]).for_task(config["task"])
-    device = resolve_device(config["device"], nn.Identity())
-    network = dense_network(
-        config["model"],
-        opened,
-        recipe,
-        seed=config["dense_seed"],
-        folder=Path(config["pretrained_dir"]),
-        device=device,
-    )
+    network, device = dense_from_config(config, opened)
     limits = "+".join(_slug(f"{budget.name}_{budget.limit}") for budget in asked.sets[0])
     name = f"{_slug(_model_name(config['model']))}-{_slug(opened.name)}-{limits}"
     folder = Path(config["bench"]["out"]).expanduser() / name

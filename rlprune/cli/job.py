@@ -42,21 +42,17 @@ def run(
     Raises:
         RlpruneError: Whatever is wrong; says what, where, and what would be right.
     """
-    import torch
-
     from rlprune import data, models
     from rlprune.callbacks import resolve
     from rlprune.run import (
         RUN_FILE,
         RunSpec,
-        dense_network,
+        dense_from_config,
         factory_of,
         launch,
         require_measurable,
-        resolve_device,
         use_threads,
     )
-    from rlprune.training import Pretrain
 
     stage = config["stage"]
     if stage not in ("all", *STAGES):
@@ -64,22 +60,15 @@ def run(
     use_threads(config["threads"])
     asked = RunSpec.from_config(config)
     told = resolve(config.get("callbacks"))
-    _check_dense(config["dense_seed"], config["pretrained_dir"])
     whole, given = config["model"], config
     config = with_vocabulary(config, folder)
-    recipe = Pretrain.from_dict(config["pretrain"])
     if not (folder / RUN_FILE).exists():
         record()
     opened = data.load(**config["data"]).for_task(config["task"])
     log.info("%r", opened)
-    device = resolve_device(config["device"], torch.nn.Identity())
-    dense = dense_network(
-        config["model"],
+    dense, device = dense_from_config(
+        config,
         opened,
-        recipe,
-        seed=config["dense_seed"],
-        folder=Path(config["pretrained_dir"]),
-        device=device,
         before_training=lambda network: require_measurable(asked, network, opened.example_inputs),
     )
     if stage == "pretrain":
@@ -100,10 +89,3 @@ def run(
     return launch(
         spec, dense, opened.example_inputs, data=opened, callbacks=told, on_start=on_start
     )
-
-
-def _check_dense(seed: Any, folder: Any) -> None:
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"dense_seed={seed!r}: give a whole number from 0")
-    if not isinstance(folder, str) or not folder:
-        raise ConfigError(f"pretrained_dir={folder!r}: give a folder")

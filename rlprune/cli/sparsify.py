@@ -21,10 +21,9 @@ def sparsify(arguments: Sequence[str]) -> None:
     from rlprune.options import build
     from rlprune.report import sparsity as report
     from rlprune.report.console import show_runs
-    from rlprune.run import RunSpec, dense_network, resolve_device, use_threads
+    from rlprune.run import RunSpec, dense_from_config, use_threads
     from rlprune.run.config import compose
     from rlprune.run.sparsifying import SparseSpec, Sparsifying
-    from rlprune.training import Pretrain
 
     parser = argparse.ArgumentParser(
         prog="rlprune sparsify",
@@ -44,14 +43,8 @@ def sparsify(arguments: Sequence[str]) -> None:
     folder = Path(options.pop("out")).expanduser()
     asked = build(SparseSpec, options, "sparse")
     RunSpec.from_config(config)
-    import torch
-
-    device = resolve_device(config["device"], torch.nn.Identity())
     opened = data.load(**config["data"]).for_task(config["task"])
-    recipe, kept = Pretrain.from_dict(config["pretrain"]), Path(config["pretrained_dir"])
-    dense = dense_network(
-        config["model"], opened, recipe, seed=config["dense_seed"], folder=kept, device=device
-    )
+    dense, device = dense_from_config(config, opened)
     spec = RunSpec.from_config(config, device=str(device))
     table = Sparsifying(spec, asked, dense, opened.example_inputs, opened, folder).run()
     console = Console()

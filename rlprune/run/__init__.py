@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rlprune.run.changes import RUN_FILE
 from rlprune.run.config import compose
-from rlprune.run.dense import dense_network, factory_of
+from rlprune.run.dense import dense_from_config, dense_network, factory_of
 from rlprune.run.example import load_example
 from rlprune.run.folder import RunFolder
 from rlprune.run.job import Job
@@ -35,6 +35,7 @@ __all__ = [
     "TimingSpec",
     "compose",
     "composed",
+    "dense_from_config",
     "dense_network",
     "factory_of",
     "launch",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rlprune.data import Data
@@ -17,6 +18,7 @@ from rlprune.locate import locate
 from rlprune.locks import locked
 from rlprune.models import create, load_checkpoint, save_weights
 from rlprune.models.registry import parameters
+from rlprune.run.placing import resolve_device
 from rlprune.training import Pretrain, pretrain
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,35 @@ def factory_of(model: Mapping[str, Any], data: Data) -> dict[str, Any]:
     if data.num_classes is not None:
         options.setdefault("num_classes", data.num_classes)
     return options
+
+
+def dense_from_config(
+    config: Mapping[str, Any],
+    data: Data,
+    *,
+    before_training: Callable[[nn.Module], object] | None = None,
+) -> tuple[nn.Module, torch.device]:
+    """The dense network of a composed configuration, see :func:`dense_network`.
+
+    Args:
+        config: As ``rlprune --cfg job`` prints it, checked by :meth:`RunSpec.from_config`.
+        data: Its data, opened.
+        before_training: As for :func:`dense_network`.
+
+    Returns:
+        The network, on the CPU, and the device of the run.
+    """
+    device = resolve_device(config["device"], nn.Identity())
+    network = dense_network(
+        config["model"],
+        data,
+        Pretrain.from_dict(config["pretrain"]),
+        seed=config["dense_seed"],
+        folder=Path(config["pretrained_dir"]),
+        device=device,
+        before_training=before_training,
+    )
+    return network, device
 
 
 def dense_network(

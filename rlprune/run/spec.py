@@ -26,7 +26,7 @@ from rlprune.run.placing import resolve_device
 from rlprune.run.schedule import ScheduleSpec
 from rlprune.space.decision import LAYERS
 from rlprune.structure.limits import Limits
-from rlprune.training import FineTune
+from rlprune.training import FineTune, Pretrain
 
 _DECISIONS = ("tie", "depth")
 
@@ -327,7 +327,8 @@ class RunSpec:
             **options: Options that a configuration does not have, such as ``out_dir``.
 
         Raises:
-            ConfigError: Also for a key that no part of rlprune reads.
+            ConfigError: Also for a key that no part of rlprune reads, and for what is wrong with
+                the training of the dense network.
         """
         valid = (*_CONFIG, *_ELSEWHERE)
         unknown = [key for key in config if key not in valid]
@@ -336,6 +337,8 @@ class RunSpec:
         front = config["front"]
         if not isinstance(front, Mapping) or set(front) != {"later"}:
             raise ConfigError(f"front={front!r}: it has the option 'later' alone")
+        _check_dense(config["dense_seed"], config["pretrained_dir"])
+        Pretrain.from_dict(config["pretrain"])
         stage = config["stage"]
         return cls.of(
             budgets={name: value for name, value in config["budget"].items() if value is not None},
@@ -359,6 +362,13 @@ _ELSEWHERE = (
     "bench", "sparse", "callbacks", "launcher", "vocabulary",
 )  # fmt: skip
 """Keys of a configuration that describe the network, its data, or how the program runs."""
+
+
+def _check_dense(seed: Any, folder: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"dense_seed={seed!r}: give a whole number from 0")
+    if not isinstance(folder, str) or not folder:
+        raise ConfigError(f"pretrained_dir={folder!r}: give a folder")
 
 
 def _criterion(importance: Mapping[str, Any] | str) -> Any:
