@@ -9,8 +9,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +20,7 @@ from rlprune.budgets.holders import BY_MACS, Holders
 from rlprune.budgets.metric import METRICS, Metric
 from rlprune.budgets.units import MILLISECONDS
 from rlprune.errors import BudgetError
+from rlprune.exporting import arguments, ready, save_onnx
 from rlprune.inputs import ExampleInputs, batch_of, to_device
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -36,20 +35,10 @@ def write_onnx(network: nn.Module, inputs: ExampleInputs, path: Path) -> None:
         inputs: What it is called with.
         path: The file.
     """
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    given = to_device(inputs, "cpu")
-    if isinstance(given, Mapping):
-        kwargs = dict(given)
-    else:
-        args = tuple(given) if isinstance(given, (list, tuple)) else (given,)
-    own = copy.deepcopy(network).cpu().eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(own, args, kwargs)
-        written = torch.onnx.export(program, dynamo=True, verbose=False)
-    assert written is not None
-    written.save(str(path), external_data=False)
+    own = copy.deepcopy(network).cpu()
+    args, kwargs = arguments(to_device(inputs, "cpu"))
+    with ready(own):
+        save_onnx(torch.export.export(own, args, kwargs), path)
 
 
 class OnnxMeter:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.export.standalone import WEIGHTS, load_standalone, write_standalone
+from rlprune.exporting import arguments, ready, save_onnx
 from rlprune.inputs import batch_of, batch_size, call, map_tensors, to_device
-from rlprune.modes import evaluating
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +45,7 @@ def export(network: nn.Module, example_inputs: Any, folder: Path, name: str) -> 
     for dynamic in (True, False):
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         try:
-            with _quiet(), _without_cache(network), evaluating(network), torch.no_grad():
+            with ready(network):
                 program = _program(network, inputs, dynamic)
                 _WRITERS[name](program, temporary)
                 difference = _CHECKS[name](temporary, network, inputs, dynamic)
@@ -70,7 +67,7 @@ def export(network: nn.Module, example_inputs: Any, folder: Path, name: str) -> 
 def _program(network: nn.Module, inputs: Any, dynamic: bool) -> Any:
     """The network as a torch.export program."""
     sample = batch_of(inputs, _EXPORT_BATCH) if dynamic else inputs
-    args, kwargs = _arguments(sample)
+    args, kwargs = arguments(sample)
     shapes = None
     if dynamic:
         batch = torch.export.Dim("batch")
@@ -82,22 +79,8 @@ def _program(network: nn.Module, inputs: Any, dynamic: bool) -> Any:
     return torch.export.export(network, args, kwargs, dynamic_shapes=shapes)
 
 
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, Mapping) and all(isinstance(key, str) for key in inputs):
-        return (), dict(inputs)
-    if isinstance(inputs, (list, tuple)):
-        return tuple(inputs), {}
-    return (inputs,), {}
-
-
 def _write_pt2(program: Any, path: Path) -> None:
     torch.export.save(program, path)
-
-
-def _write_onnx(program: Any, path: Path) -> None:
-    written = torch.onnx.export(program, dynamo=True, verbose=False)
-    assert written is not None
-    written.save(str(path), external_data=False)
 
 
 def _check_pt2(path: Path, network: nn.Module, inputs: Any, dynamic: bool) -> float:
@@ -131,7 +114,7 @@ def _check_standalone(path: Path, network: nn.Module, inputs: Any, dynamic: bool
     )
 
 
-_WRITERS = {"onnx": _write_onnx, "torch_export": _write_pt2, "standalone": write_standalone}
+_WRITERS = {"onnx": save_onnx, "torch_export": _write_pt2, "standalone": write_standalone}
 _CHECKS = {"onnx": _check_onnx, "torch_export": _check_pt2, "standalone": _check_standalone}
 
 
@@ -149,34 +132,3 @@ def _difference(found: Any, expected: Any) -> float:
         (float((a.double() - b.double()).abs().max()) for a, b in pairs if isinstance(b, Tensor)),
         default=0.0,
     )
-
-
-@contextlib.contextmanager
-def _without_cache(network: nn.Module) -> Iterator[None]:
-    """Let a network of transformers return tensors alone: exporters know no caches."""
-    config = getattr(network, "config", None)
-    if not getattr(config, "use_cache", False):
-        yield
-        return
-    assert config is not None
-    config.use_cache = False
-    try:
-        yield
-    finally:
-        config.use_cache = True
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep exporters from writing their progress over ours."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -19,7 +19,7 @@ import rlprune_envs
 FLOORS = """
 errors
 files locate locks memory modes once options progress inputs version
-plugins batches identity
+plugins batches identity exporting
 callbacks
 tasks
 ops attention
