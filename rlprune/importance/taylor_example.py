@@ -29,17 +29,7 @@ def taylor_example(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     Raises:
         DataError: There is no labelled calibration data.
     """
-    batches = data.require("taylor_example", labels=True)
-
-    def loss(model: torch.nn.Module, example: Batch) -> Tensor:
-        inputs, labels = example
-        assert labels is not None
-        return data.loss(model, inputs, labels)
-
-    scores = data.once(
-        "taylor_example", lambda: _by_example(groups, batches, loss, lambda change: change.abs())
-    )
-    return scores[group.name].float()
+    return _labelled("taylor_example", groups, group, data, torch.abs)
 
 
 def fisher(groups: Groups, group: Group, data: ScoringData) -> Tensor:
@@ -52,17 +42,7 @@ def fisher(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     Raises:
         DataError: There is no labelled calibration data.
     """
-    batches = data.require("fisher", labels=True)
-
-    def loss(model: torch.nn.Module, example: Batch) -> Tensor:
-        inputs, labels = example
-        assert labels is not None
-        return data.loss(model, inputs, labels)
-
-    scores = data.once(
-        "fisher", lambda: _by_example(groups, batches, loss, lambda change: change.square())
-    )
-    return scores[group.name].float()
+    return _labelled("fisher", groups, group, data, torch.square)
 
 
 def taylor_kl(groups: Groups, group: Group, data: ScoringData) -> Tensor:
@@ -92,6 +72,25 @@ def taylor_kl(groups: Groups, group: Group, data: ScoringData) -> Tensor:
     scores = data.once(
         "taylor_kl", lambda: _by_example(groups, batches, loss, lambda change: change.square() / 2)
     )
+    return scores[group.name].float()
+
+
+def _labelled(
+    name: str,
+    groups: Groups,
+    group: Group,
+    data: ScoringData,
+    measure: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Scores ``[width]`` of a group by the losses of labelled examples."""
+    batches = data.require(name, labels=True)
+
+    def loss(model: torch.nn.Module, example: Batch) -> Tensor:
+        inputs, labels = example
+        assert labels is not None
+        return data.loss(model, inputs, labels)
+
+    scores = data.once(name, lambda: _by_example(groups, batches, loss, measure))
     return scores[group.name].float()
 
 

@@ -28,7 +28,7 @@ def resized(example_inputs: Any) -> Iterator[Any]:
     the size. In the end come other sizes of the same samples, for inputs without a batch.
     """
     more = batch_of(example_inputs, batch_size(example_inputs) + 1)
-    tensors = [x for x in tree_leaves(more) if isinstance(x, Tensor)]
+    tensors = _tensors(more)
     changes = _of_pictures(tensors) or _of_sequences(tensors)
     for change in changes:
         yield map_tensors(more, change)
@@ -42,7 +42,7 @@ def unlike(example_inputs: Any) -> Iterator[Any]:
     """The inputs as a single sample, and as longer texts."""
     if batch_size(example_inputs) > 1:
         yield batch_of(example_inputs, 1)
-    tensors = [x for x in tree_leaves(example_inputs) if isinstance(x, Tensor)]
+    tensors = _tensors(example_inputs)
     tokens = [t.shape[1] for t in tensors if t.ndim == 2 and not t.is_floating_point()]
     if tokens:
         length = tokens[0]
@@ -58,8 +58,7 @@ def unlike(example_inputs: Any) -> Iterator[Any]:
 
 def enlarged(example_inputs: Any) -> Iterator[Any]:
     """The inputs with pictures two, four and eight times as high and wide."""
-    tensors = [x for x in tree_leaves(example_inputs) if isinstance(x, Tensor)]
-    picture = next((t for t in tensors if t.ndim == 4 and t.is_floating_point()), None)
+    picture = _picture(_tensors(example_inputs))
     if picture is None:
         return
     height, width = picture.shape[-2:]
@@ -69,8 +68,7 @@ def enlarged(example_inputs: Any) -> Iterator[Any]:
 
 def smaller_pictures(example_inputs: Any) -> Iterator[Any]:
     """The inputs with pictures cut to `SMALL` pixels, if they are larger."""
-    tensors = [x for x in tree_leaves(example_inputs) if isinstance(x, Tensor)]
-    picture = next((t for t in tensors if t.ndim == 4 and t.is_floating_point()), None)
+    picture = _picture(_tensors(example_inputs))
     if picture is None:
         return
     old = tuple(picture.shape[-2:])
@@ -85,8 +83,17 @@ def smaller_pictures(example_inputs: Any) -> Iterator[Any]:
         yield map_tensors(example_inputs, cut)
 
 
+def _tensors(example_inputs: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(example_inputs) if isinstance(x, Tensor)]
+
+
+def _picture(tensors: Sequence[Tensor], dims: Sequence[int] = (4,)) -> Tensor | None:
+    """The first tensor that holds pictures, or with five dimensions films."""
+    return next((t for t in tensors if t.ndim in dims and t.is_floating_point()), None)
+
+
 def _of_pictures(tensors: Sequence[Tensor]) -> list[Change]:
-    picture = next((t for t in tensors if t.ndim in (4, 5) and t.is_floating_point()), None)
+    picture = _picture(tensors, (4, 5))
     if picture is None:
         return []
     height, width = picture.shape[-2:]

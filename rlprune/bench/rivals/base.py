@@ -94,3 +94,37 @@ class Rival(Agent):
         violations = np.array([evaluation.violations[name] for name in session.budgets])
         actions = session.codec.actions(session.space.ratios(evaluation.plan))
         return Seen(asked, actions, -evaluation.quality, violations)
+
+
+class Generational(Rival):
+    """A rival whose optimiser takes the results of a generation at once.
+
+    Subclasses write :meth:`breed` and :meth:`select`.
+    """
+
+    def start(self, session: Session) -> None:
+        """Begins without a generation."""
+        self._generation: Sequence[np.ndarray] = []
+        self._results: list[Seen] = []
+        super().start(session)
+
+    def breed(self) -> Sequence[np.ndarray]:
+        """The next generation's vectors ``[dimensions]``."""
+        raise NotImplementedError
+
+    def select(self, generation: Sequence[np.ndarray], results: Sequence[Seen]) -> None:
+        """Takes the results of a whole generation."""
+        raise NotImplementedError
+
+    def propose(self, n: int) -> Sequence[np.ndarray]:
+        """What is left of the generation at hand."""
+        if not len(self._generation):
+            self._generation = self.breed()
+        return self._generation[len(self._results) :][:n]
+
+    def learn(self, results: Sequence[Seen]) -> None:
+        """Hands the generation to the optimiser when it is complete."""
+        self._results += results
+        if len(self._results) == len(self._generation):
+            self.select(self._generation, self._results)
+            self._generation, self._results = [], []

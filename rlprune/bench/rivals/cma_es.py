@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlprune.bench.rivals.base import Rival, RivalConfig, Seen
+from rlprune.bench.rivals.base import Generational, RivalConfig, Seen
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CmaEsConfig(RivalConfig):
     samples: int = 12
 
 
-class CmaEs(Rival):
+class CmaEs(Generational):
     """Covariance matrix adaptation (Hansen, 2016; augmented Lagrangian: Atamna et al., 2017)."""
 
     config_class = CmaEsConfig
@@ -57,26 +57,17 @@ class CmaEs(Rival):
             logging=False,
             archives=False,
         )
-        self._generation: list[np.ndarray] = []
-        self._results: list[Seen] = []
 
-    def propose(self, n: int) -> Sequence[np.ndarray]:
-        """What is left of the generation at hand."""
-        if not self._generation:
-            self._generation = [np.asarray(x) for x in self._strategy.ask()]
-        return self._generation[len(self._results) :][:n]
+    def breed(self) -> Sequence[np.ndarray]:
+        """The next generation."""
+        return [np.asarray(x) for x in self._strategy.ask()]
 
-    def learn(self, results: Sequence[Seen]) -> None:
-        """Updates the distribution when the generation is complete."""
-        self._results += results
-        if len(self._results) < len(self._generation):
-            return
-        losses = [seen.loss for seen in self._results]
+    def select(self, generation: Sequence[np.ndarray], results: Sequence[Seen]) -> None:
+        """Updates the distribution."""
+        losses = [seen.loss for seen in results]
         if not self.config.project:
-            pairs = list(zip(self._generation, self._results, strict=True))
-            self._known = {x.tobytes(): seen for x, seen in pairs}
-            losses = [float(self._fitness(x)) for x in self._generation]
-        self._strategy.tell(self._generation, losses)
+            self._known = {x.tobytes(): r for x, r in zip(generation, results, strict=True)}
+            losses = [float(self._fitness(x)) for x in generation]
+        self._strategy.tell(generation, losses)
         if not self.config.project:
             self._fitness.update(self._strategy)
-        self._generation, self._results = [], []

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlprune.bench.rivals.base import Rival, RivalConfig, Seen
+from rlprune.bench.rivals.base import Generational, RivalConfig, Seen
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class IsresConfig(RivalConfig):
     std: float = 0.3
 
 
-class Isres(Rival):
+class Isres(Generational):
     """Improved stochastic ranking (Runarsson and Yao, 2005)."""
 
     config_class = IsresConfig
@@ -50,27 +50,20 @@ class Isres(Rival):
         )
         seed = int(rng.integers(2**31))
         self._algorithm.setup(self._problem, termination=("n_gen", 10**9), seed=seed, verbose=False)
-        self._generation: Any = None
-        self._results: list[Seen] = []
+        self._population: Any = None
 
-    def propose(self, n: int) -> Sequence[np.ndarray]:
-        """What is left of the generation at hand."""
-        if self._generation is None:
-            self._generation = self._algorithm.ask()
-        vectors = self._generation.get("X")[len(self._results) :][:n]
-        return [np.asarray(x, dtype=np.float64) for x in vectors]
+    def breed(self) -> Sequence[np.ndarray]:
+        """The next generation."""
+        self._population = self._algorithm.ask()
+        return [np.asarray(x, dtype=np.float64) for x in self._population.get("X")]
 
-    def learn(self, results: Sequence[Seen]) -> None:
-        """Ranks the generation when it is complete."""
+    def select(self, generation: Sequence[np.ndarray], results: Sequence[Seen]) -> None:
+        """Ranks the generation."""
         from pymoo.core.evaluator import Evaluator
         from pymoo.problems.static import StaticProblem
 
-        self._results += results
-        if len(self._results) < len(self._generation):
-            return
-        known = {"F": np.array([[seen.loss] for seen in self._results])}
+        known = {"F": np.array([[seen.loss] for seen in results])}
         if not self.config.project:
-            known["G"] = np.array([seen.violations for seen in self._results])
-        Evaluator().eval(StaticProblem(self._problem, **known), self._generation)
-        self._algorithm.tell(infills=self._generation)
-        self._generation, self._results = None, []
+            known["G"] = np.array([seen.violations for seen in results])
+        Evaluator().eval(StaticProblem(self._problem, **known), self._population)
+        self._algorithm.tell(infills=self._population)
